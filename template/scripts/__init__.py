@@ -1,0 +1,1 @@
+"""Commands for developing this service; the Makefile lists them."""
