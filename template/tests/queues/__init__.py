@@ -1,0 +1,1 @@
+"""Tests of the transport: what is particular to the engine that carries the tasks."""

@@ -1,0 +1,1 @@
+"""Tests of the task engine: the promises that the README makes."""
