@@ -1,0 +1,1 @@
+"""Tests of the template: what it renders, and what the rendered services do."""

@@ -1,0 +1,65 @@
+"""The selected combinations of answers, and what each goes through: checks, a start, a real task."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.brokers import broker_of
+from tests.combinations import Answers, label, runs_as_earlier_ones, select
+from tests.conftest import Progress
+from tests.support import find_python, run
+from tests.test_dev import DEADLINE_SECONDS, READY, MakeDev, make_dev, wait_until
+
+SELECTED = select(lambda version: find_python(version) is not None)
+IN_PART = [answers for number, answers in enumerate(SELECTED) if runs_as_earlier_ones(answers, SELECTED[:number])]
+"""Those that are there for pairs whose code does not meet: of their own tests they run what real workers must do."""
+IN_FULL = [answers for answers in SELECTED if answers not in IN_PART]
+PARTS = ("tests/queues/test_contract.py", "tests/scheduling")
+
+
+def treat(folder: Path, answers: Answers, progress: Progress) -> None:
+    """Let a service pass its checks, start by `make dev`, and finish real tasks."""
+    number = f"{SELECTED.index(answers) + 1}/{len(SELECTED)}"
+    run("make", "new-feature", "name=invoices", folder=folder)
+
+    start = time.monotonic()
+    parts = " ".join(part for part in PARTS if (folder / part).exists()) if answers in IN_PART else ""
+    said = run("env", f"PYTEST_ADDOPTS={parts}", "make", "check", folder=folder)
+    summary = said.strip().splitlines()[-1].strip("= ")
+    progress(f"{time.monotonic() - start:5.1f} s  {number}  {label(answers)}: make check, {summary}")
+    assert " passed" in summary
+
+    start = time.monotonic()
+    with broker_of(folder, answers) as variables, make_dev(folder, **variables) as dev:
+        dev.until(READY)
+        for path in ["/invoices", "/reports"] if answers["include_examples"] else ["/invoices"]:
+            assert complete_a_task(dev, path)["status"] == "completed"
+        dev.make.send_signal(signal.SIGTERM)
+        dev.code()
+    progress(f"{time.monotonic() - start:5.1f} s  {number}  {label(answers)}: make dev, a task, SIGTERM")
+    assert_clean(folder)
+
+
+def complete_a_task(dev: MakeDev, path: str) -> dict[str, Any]:
+    """Submit the example of the API's documentation, follow the task at its Location, and return its last state."""
+    with httpx.Client(base_url=dev.url, timeout=DEADLINE_SECONDS) as client:
+        api = client.get("/openapi.json").json()
+        body = api["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        example = api["components"]["schemas"][body["$ref"].rpartition("/")[2]]["examples"][0]
+        accepted = client.post(path, json=example)
+        assert accepted.status_code == 202, accepted.text
+        place = accepted.headers["Location"]
+        wait_until(lambda: client.get(place).json()["status"] not in {"pending", "running"})
+        task: dict[str, Any] = client.get(place).json()
+        return task
+
+
+def assert_clean(folder: Path) -> None:
+    """What checks and runs leave behind is ignored by git: only the new feature and the lock are new."""
+    run("git", "init", "--quiet", folder=folder)
+    run("git", "add", "--all", folder=folder)
+    added = run("git", "diff", "--cached", "--name-only", folder=folder).splitlines()
+    assert not [name for name in added if name.startswith((".dev", ".venv", ".mypy", ".ruff")) or "__pycache__" in name]

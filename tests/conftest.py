@@ -1,0 +1,125 @@
+"""Fixtures: a copy of the template, services made from it, and lines on the terminal while they are made."""
+
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests import support
+from tests.combinations import Answers, label
+
+Progress = Callable[[str], None]
+Service = Callable[..., Path]
+
+SEVERAL: list[Answers] = [
+    {},
+    {"database": "sqlite", "scheduler": "external"},
+    {"task_queue": "celery", "broker": "rabbitmq"},
+    {"task_queue": "celery", "scheduler": "apscheduler"},
+    {"include_examples": False, "scheduler": "none"},
+]
+"""Answers that show every question, setting and command at least once."""
+
+
+def pytest_configure() -> None:
+    """Keep what the developer's shell has set out of every test, and clean up on SIGTERM as on Ctrl-C."""
+    support.isolate()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the cells, which take longest: one process works through them, the others through all else."""
+    items.sort(key=lambda item: item.path.name != "test_service.py")
+
+
+@pytest.fixture(scope="session")
+def progress(request: pytest.FixtureRequest) -> Progress:
+    """Writes a line to the terminal at once, from any process of pytest, although it captures what tests print."""
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+
+    def write(line: str) -> None:
+        if capture is not None:
+            with capture.global_and_fixture_disabled():
+                print(f"\n  {line}", end="", file=sys.stderr, flush=True)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template as it is now, in a repository of its own with one tag. Copy it to change it."""
+    folder = tmp_path_factory.mktemp("t").resolve()
+    support.copy_template(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def locked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Renders and locks a service, once for each combination of answers; the options are uv's."""
+    folder = tmp_path_factory.mktemp("l").resolve()
+    made: dict[tuple[tuple[str, str | bool], ...], Path] = {}
+
+    def make(answers: Answers, *python: str) -> Path:
+        key = tuple(sorted(answers.items()))
+        if key not in made:
+            place = folder / str(len(made))
+            support.render(template, place, answers)
+            support.run("uv", "lock", "--quiet", *python, folder=place)
+            made[key] = place
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New places for services, with short paths."""
+    folder = tmp_path_factory.mktemp("s").resolve()
+    return (folder / str(number) for number in count())
+
+
+@pytest.fixture(scope="session")
+def renderings(template: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Services of several answers, without environments: for what stands in their files."""
+    folder = tmp_path_factory.mktemp("d")
+    for number, answers in enumerate(SEVERAL):
+        support.render(template, folder / str(number), answers)
+    return [folder / str(number) for number in range(len(SEVERAL))]
+
+
+@pytest.fixture
+def service(locked: Callable[..., Path], places: Iterator[Path], progress: Progress) -> Service:
+    """Makes a service of this test's own, with an environment: `folder = service(database="sqlite")`.
+
+    It gets exactly the Python of the answer `python_version`; where that is not installed, the test is skipped.
+    """
+
+    def make(**answers: str | bool) -> Path:
+        start = time.monotonic()
+        version = answers.get("python_version")
+        found = support.find_python(str(version)) if version else None
+        if version and found is None:
+            pytest.skip(f"Python {version} is not installed")
+        python = ("--python", found) if found else ()
+        folder = next(places)
+        shutil.copytree(locked(answers, *python), folder)
+        support.run("uv", "sync", "--quiet", "--frozen", *python, folder=folder)
+        progress(f"{time.monotonic() - start:5.1f} s  service of {label(answers)}")
+        return folder
+
+    return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to a failure the one command that repeats it."""
+    report = yield
+    if report.failed:
+        report.sections.append(("to repeat it", f'make test args="{shlex.quote(item.nodeid)}"'))
+    return report

