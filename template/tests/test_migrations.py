@@ -105,6 +105,19 @@ def test_the_migrations_can_be_undone_and_done_again(config: Config, database_ur
     assert read_schema(database_url) == before
 
 
+async def test_all_revisions_are_one_transaction(empty_database_url: str, tmp_path: Path) -> None:
+    database = Database(empty_database_url, pool_size=2)
+    refused = "CHECK (version_num <> 'app_0001')"
+    async with database.begin() as connection:
+        await connection.execute(text(f"CREATE TABLE {VERSIONS} (version_num VARCHAR(32) {refused})"))
+    log = tmp_path / "upgrade.log"
+    assert await asyncio.to_thread(upgrade(empty_database_url, log).wait) != 0
+    assert "Running upgrade  -> tasks_0001" in log.read_text()
+    async with database.begin() as connection:
+        assert await connection.run_sync(describe) == {}, "what came before the one that failed is undone"
+    await database.close()
+
+
 async def test_processes_that_migrate_at_the_same_time_wait_for_each_other(
     empty_database_url: str, database_url: str, tmp_path: Path
 ) -> None:
@@ -118,10 +131,10 @@ async def test_processes_that_migrate_at_the_same_time_wait_for_each_other(
         await connection.rollback()
     for process in processes:
         await asyncio.to_thread(process.wait)
+    await database.close()
     said = [log.read_text() for log in logs]
     assert [process.returncode for process in processes] == [0, 0], said
     assert sum("Running upgrade" in log for log in said) == 1
-    await database.close()
     made, expected = [await asyncio.to_thread(read_schema, url) for url in (empty_database_url, database_url)]
     assert made == expected
 
