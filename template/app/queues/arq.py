@@ -129,14 +129,16 @@ class Listener(ArqWorker):
     Taken without room, each would go back to the end of the queue, and the first ones would soon be the last.
     """
 
-    def __init__(self, has_room: Callable[[], bool], **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, queue: str, deliver: Deliver, has_room: Callable[[], bool], **settings: Any) -> None:
+        super().__init__(functions=[deliver_function(queue, self._hand_over)], **settings)
+        self._deliver = deliver
         self._has_room = has_room
+        self._handing_over = 0
 
     @property
     def coming(self) -> int:
         """How many messages it has taken that are not handed over yet, or are just being acknowledged."""
-        return self.job_counter - len(self.job_tasks)
+        return self.job_counter - self._handing_over
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Begin to deliver messages, one by one, each as soon as there is room."""
@@ -144,6 +146,13 @@ class Listener(ArqWorker):
             if not await self._wait_for_room():
                 return
             await super().start_jobs([job_id])
+
+    async def _hand_over(self, message: Message) -> None:
+        self._handing_over += 1  # in the same turn of the loop in which the worker begins to count it
+        try:
+            await self._deliver(message)
+        finally:
+            self._handing_over -= 1
 
     async def _wait_for_room(self) -> bool:
         give_up = time.monotonic() + ROOM_SECONDS

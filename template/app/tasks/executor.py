@@ -106,6 +106,7 @@ class Executor:
         if arrived is None or message.sent_at > arrived:
             self.delivered_to[message.queue] = message.sent_at
         if message.ids and not self._closing:
+            self._waiting += 1  # at once: what looks for room may look before the message has its turn
             # Shielded, so that an engine that stops cannot cut in between a claim and its run.
             return await asyncio.shield(self._keep(self._accept(message.ids)))
         return []
@@ -227,8 +228,7 @@ class Executor:
                 await store.put_off(connection, suspects, SUSPECT_WAIT_SECONDS)
 
     async def _take_room(self, wanted: int) -> int:
-        """Wait a while for room for at least one task. Returns for how many it was taken."""
-        self._waiting += 1
+        """Let a waiting message have room for at least one task, or none after a while. Returns for how many."""
         try:
             async with self._room:
                 try:

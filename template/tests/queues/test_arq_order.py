@@ -11,7 +11,8 @@ import pytest
 from arq.connections import ArqRedis
 
 from app.database import Database
-from app.queues.arq import ArqQueue, Listener, connect, deliver_function, dumps, loads, queue_name
+from app.queues import arq as engine
+from app.queues.arq import ArqQueue, Listener, connect, dumps, loads, queue_name
 from app.queues.base import Message
 from app.settings import Settings
 from app.tasks import Submitter, TaskRecord
@@ -47,8 +48,9 @@ class Host:
         self.room = room
         self.delivered: list[Message] = []
         self.listener = Listener(
+            "default",
+            self.deliver,
             lambda: self.room > self.listener.coming,
-            functions=[deliver_function("default", self.deliver)],
             queue_name=queue_name(settings.broker_prefix, "default"),
             redis_pool=connect(settings.broker_url.get_secret_value(), retries=1),
             handle_signals=False,
@@ -86,8 +88,9 @@ async def send(arq: ArqQueue, count: int) -> list[Message]:
 
 
 async def test_a_listener_takes_as_many_messages_as_there_is_room_for_and_leaves_the_others(
-    arq: ArqQueue, host: Host
+    arq: ArqQueue, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine, "ROOM_CHECK_SECONDS", 0)  # it looks in every turn of the loop
     messages = await send(arq, 9)
 
     async def has_left(count: int) -> bool:

@@ -260,3 +260,18 @@ async def test_a_task_that_is_handed_back_is_sent_again_at_once(
     await change(database, task_id, status="running", fence=1, attempt=1, lease_expires_at=LATER)
     assert await Settler(database, submitter).settle((task_id, 1), Released())
     assert queue.sent == [task_id]
+
+
+async def test_a_message_has_its_room_from_its_delivery_to_the_end_of_its_task(
+    submitter: Submitter, run_tasks: TaskRunner
+) -> None:
+    await submit_all(submitter, add, [[1]])
+    [message] = run_tasks.queue.messages
+    executor = run_tasks.worker.executor
+    room = executor.room
+    delivery = asyncio.create_task(executor.deliver(message))
+    while not delivery.done():
+        await asyncio.sleep(0)
+        assert executor.room == room - 1
+    await executor.join()
+    assert executor.room == room
