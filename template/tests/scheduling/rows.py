@@ -1,6 +1,7 @@
 """The rows of schedules, written and read by the tests without the code under test."""
 
 from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 
@@ -8,6 +9,11 @@ from app.database import Database, insert, now, plus
 from app.tasks.models import TaskScheduleRecord
 
 HOUR = 3600.0
+
+
+def every_hour(time_zone: str = "UTC") -> str:
+    """Return cron text for once an hour, half an hour from now, so that no test meets a firing by chance."""
+    return f"{(datetime.now(ZoneInfo(time_zone)).minute + 30) % 60} * * * *"
 
 
 async def set_last(database: Database, name: str, seconds_ago: float) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.tasks import Schedule
 from tests.scheduling.api_process import ApiProcess
 from tests.scheduling.counting import assert_each_happened_once, report, wait_for_firings, wait_for_the_end
 from tests.scheduling.every_second import NAME
-from tests.scheduling.rows import HOUR, last_of, set_last
+from tests.scheduling.rows import HOUR, every_hour, last_of, set_last
 from tests.support.inline import InlineQueue
 from tests.support.processes import ServiceProcess, WorkerProcess
 from tests.support.records import read_all
@@ -40,7 +40,7 @@ def guarded(awake: Settings) -> Settings:
 @pytest.fixture
 async def internal(guarded: Settings, queue: InlineQueue, declare: Declare) -> AsyncIterator[AsyncClient]:
     """A client of an API that has an internal token and an hourly schedule."""
-    declare("hourly", timedelta(hours=1), add, [1, 2])
+    declare("hourly", every_hour(), add, [1, 2])
     async with serving(guarded, queue) as client:
         yield client
 
@@ -93,7 +93,7 @@ async def test_a_call_submits_what_is_due_and_the_next_one_nothing(
 async def test_a_call_for_one_leaves_the_others_alone(
     internal: AsyncClient, declare: Declare, database: Database
 ) -> None:
-    declare("other", timedelta(hours=1), add, [1])
+    declare("other", every_hour(), add, [1])
     await set_last(database, "hourly", 2 * HOUR)
     await set_last(database, "other", 2 * HOUR)
     for name in "hourly", "other":

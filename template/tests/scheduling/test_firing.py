@@ -13,7 +13,7 @@ from app.database import Database
 from app.tasks import NewTask, Schedule, Submitter, TaskRecord
 from app.tasks.new_task import IdempotencyKey
 from app.tasks.scheduling import Scheduler, firing_key, read_last
-from tests.scheduling.rows import HOUR, last_of, set_last
+from tests.scheduling.rows import HOUR, every_hour, last_of, set_last
 from tests.support.inline import InlineQueue, TaskRunner
 from tests.support.records import read_all
 from tests.support.sample_tasks import add
@@ -24,7 +24,7 @@ Declare = Callable[..., Schedule[Any]]
 @pytest.fixture
 def hourly(declare: Declare) -> Schedule[Any]:
     """A schedule that fires every hour."""
-    return declare("hourly", timedelta(hours=1), add, [1, 2])
+    return declare("hourly", every_hour(), add, [1, 2])
 
 
 async def test_a_firing_is_a_task_of_nobody_and_is_sent(
@@ -166,7 +166,7 @@ async def test_what_is_not_enabled_and_what_is_paused_does_not_fire(
     declare("off", timedelta(hours=1), add, [1], enabled=False)
     await set_last(database, "off", 2 * HOUR)
     assert await Scheduler(database, submitter).fire_due() == []
-    declare("on", timedelta(hours=1), add, [1])
+    declare("on", every_hour(), add, [1])
     await set_last(database, "on", 2 * HOUR)
     assert await Scheduler(database, submitter, paused=True).fire_due() == []
     assert [firing.schedule.name for firing in await Scheduler(database, submitter).fire_due()] == ["on"]

@@ -12,7 +12,7 @@ from app.database import Database
 from app.settings import Settings
 from app.tasks import Schedule
 from app.tasks.scheduling import Scheduler, read_last
-from tests.scheduling.rows import HOUR, last_of, set_last
+from tests.scheduling.rows import HOUR, every_hour, last_of, set_last
 from tests.support.inline import InlineQueue, TaskRunner
 from tests.support.records import read, read_all
 from tests.support.sample_tasks import add, break_down
@@ -26,7 +26,7 @@ KEY = {"Authorization": f"Bearer {'k' * 32}"}
 @pytest.fixture
 def hourly(declare: Declare) -> Schedule[Any]:
     """A schedule that fires every hour."""
-    return declare("hourly", "0 * * * *", add, [1, 2], time_zone="Asia/Kathmandu")
+    return declare("hourly", every_hour("Asia/Kathmandu"), add, [1, 2], time_zone="Asia/Kathmandu")
 
 
 async def test_the_list_tells_what_fires_when_and_what_came_of_it(
@@ -49,7 +49,7 @@ async def test_the_list_tells_what_fires_when_and_what_came_of_it(
     assert {name: shown[name] for name in ("name", "task", "when", "time_zone", "enabled")} == {
         "name": "hourly",
         "task": "sample.add",
-        "when": "0 * * * *",
+        "when": hourly.when,
         "time_zone": "Asia/Kathmandu",
         "enabled": True,
     }
