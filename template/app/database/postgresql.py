@@ -6,23 +6,10 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import URL, ColumnElement, Index, Interval, extract, func, literal, make_url, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import insert as insert
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.database.base import UtcDateTime
-
-__all__ = [
-    "connect",
-    "insert",
-    "now",
-    "partial_index",
-    "plus",
-    "read_options",
-    "seconds_between",
-    "statement_options",
-    "tells_outage",
-    "url_with_driver",
-]
 
 # A worker that dies without closing its connection must not block others with the row locks it held: the server
 # notices within about half a minute and rolls back.

@@ -19,25 +19,12 @@ from sqlalchemy import (
     text,
     type_coerce,
 )
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import insert as insert
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.database.base import UtcDateTime
-
-__all__ = [
-    "connect",
-    "insert",
-    "now",
-    "partial_index",
-    "plus",
-    "read_options",
-    "seconds_between",
-    "statement_options",
-    "tells_outage",
-    "url_with_driver",
-]
 
 PATIENCE_SECONDS = 15.0
 OUTAGES = {

@@ -1,9 +1,8 @@
 """Delivering again what is owed: due tasks, lost messages, the tasks of dead workers. Every worker runs it."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,6 +12,7 @@ from app.tasks import deliveries, store
 from app.tasks.executor import Executor
 from app.tasks.failure import follow_up
 from app.tasks.heartbeat import interval
+from app.tasks.loop import Loop
 from app.tasks.models import TaskStatus
 from app.tasks.new_task import NewTask
 from app.tasks.submit import Submitter, to_messages
@@ -21,7 +21,6 @@ from app.telemetry import get_logger
 logger = get_logger(__name__)
 
 TICK_SECONDS = 0.5
-STOP_SECONDS = 5.0
 BATCH = 500
 WAITING_SECONDS = 1.0
 PROBE_SECONDS = 5.0
@@ -59,21 +58,15 @@ class Recovery:
         """When the database answered last, if it did not fail since."""
         self._purge_at = time.monotonic() + PURGE_SECONDS
         self._move_at = time.monotonic()
-        self._stopping = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
+        self._loop = Loop(self._try_tick, TICK_SECONDS)
 
     def start(self) -> None:
         """Begin, in the background."""
-        self._loop = asyncio.get_running_loop().create_task(self._run())
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop after the step under way; one that takes too long is cut off."""
-        self._stopping.set()
-        if self._loop is not None:
-            # Not by cancelling alone: a driver may raise an error in place of the cancellation, which is lost then.
-            await asyncio.wait([self._loop], timeout=STOP_SECONDS)
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+        await self._loop.stop()
 
     async def tick(self) -> None:
         """Do once what is to be done now. Raises what the database raises."""
@@ -90,18 +83,15 @@ class Recovery:
         if time.monotonic() >= self._purge_at:
             await self._purge()
 
-    async def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self.tick()
-            except Exception as error:
-                self._answered_at = None
-                if is_unavailable(error):
-                    logger.warning("database unavailable", error=type(error).__name__)
-                else:
-                    logger.exception("recovery failed")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS)
+    async def _try_tick(self) -> None:
+        try:
+            await self.tick()
+        except Exception as error:
+            self._answered_at = None
+            if is_unavailable(error):
+                logger.warning("database unavailable", error=type(error).__name__)
+            else:
+                logger.exception("recovery failed")
 
     def _may_reclaim(self) -> bool:
         """After an outage of the database the healthy beat first: their leases have run out too."""

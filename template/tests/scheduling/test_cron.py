@@ -1,19 +1,14 @@
 """Schedules driven by the workers: in any number of them each firing happens once, and one is enough."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.database import Database
-from app.schedulers import cron
-from app.schedulers.cron import Ticker
 from app.settings import Settings
-from app.tasks.scheduling import Scheduler
 from tests.scheduling.counting import assert_each_happened_once, firings, report, wait_for_firings, wait_for_the_end
 from tests.support.processes import ServiceProcess, WorkerProcess
-from tests.support.waiting import PATIENCE_SECONDS
 
 MODULE = "tests.scheduling.worker"
 
@@ -53,49 +48,3 @@ async def test_a_paused_worker_fires_nothing(
     assert worker.stop() == 0
     assert '"fired": 0' in worker.log
     assert await firings(database) == []
-
-
-async def test_ticking_stops_although_a_driver_raises_something_in_place_of_a_cancellation(
-    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cron, "STOP_SECONDS", 0.1)
-    begun = asyncio.Event()
-
-    async def wait_for_the_database() -> None:
-        is_first = not begun.is_set()
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            if is_first:
-                raise ConnectionError("the connection was closed meanwhile") from None
-            raise
-
-    monkeypatch.setattr(scheduler, "fire_due", wait_for_the_database)
-    ticker = Ticker(scheduler)
-    ticker.start()
-    await begun.wait()
-    stopping = asyncio.create_task(ticker.stop())
-    await asyncio.wait([stopping], timeout=PATIENCE_SECONDS / 6)
-    assert stopping.done()
-
-
-async def test_a_tick_under_way_ends_before_the_ticking_stops(
-    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def fire_due() -> None:
-        begun.set()
-        await go_on.wait()
-        ended.set()
-
-    monkeypatch.setattr(scheduler, "fire_due", fire_due)
-    ticker = Ticker(scheduler)
-    ticker.start()
-    await begun.wait()
-    stopping = asyncio.create_task(ticker.stop())
-    await asyncio.sleep(0)
-    go_on.set()
-    await stopping
-    assert ended.is_set()

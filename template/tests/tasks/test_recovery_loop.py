@@ -1,15 +1,13 @@
-"""The recovery loop: when it may take tasks from others, when it deletes old records, and that it stops."""
+"""The recovery loop: when it may take tasks from others, and when it deletes old records."""
 
 import asyncio
 import time
-from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
 from sqlalchemy import update
 
 from app.database import Database, now, plus
-from app.queues.base import Message
 from app.settings import Settings
 from app.tasks import Submitter, TaskRecord, recovery
 from app.tasks.heartbeat import interval
@@ -17,7 +15,7 @@ from tests.support.inline import InlineQueue, TaskRunner
 from tests.support.outage import hold_still
 from tests.support.records import LATER, LONG_AGO, change, read, read_all, submit_all
 from tests.support.sample_tasks import add
-from tests.support.waiting import PATIENCE_SECONDS, until
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -65,28 +63,6 @@ async def test_after_a_database_stood_still_the_healthy_beat_before_anything_is_
         begun = time.monotonic()
     await until(lambda: is_reclaimed(meanwhile))
     assert time.monotonic() - begun > interval(settings.task_lease_seconds) + 1
-
-
-async def test_recovery_stops_although_a_client_raises_something_in_place_of_a_cancellation(
-    submitter: Submitter, queue: InlineQueue, run_tasks: TaskRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recovery, "STOP_SECONDS", 0.1)
-    queue.broken = True
-    await submit_all(submitter, add, [[1]])
-    begun = asyncio.Event()
-
-    async def send(_messages: Sequence[Message]) -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise ConnectionError("the connection was closed meanwhile") from None
-
-    monkeypatch.setattr(queue, "send", send)
-    run_tasks.worker.recovery.start()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        await begun.wait()
-        await run_tasks.worker.recovery.stop()
 
 
 async def test_old_records_are_deleted_once_in_a_while_all_of_them(
