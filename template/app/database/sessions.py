@@ -42,7 +42,10 @@ class Database:
         return self.engine.begin()
 
     def begin_one(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Return what `begin` does, for exactly one statement: that is a transaction by itself, and takes one trip."""
+        """Return what `begin` does, for one statement, or several that may be committed each by itself.
+
+        On a server that takes one trip, and leaves no lock behind, whatever becomes of this process meanwhile.
+        """
         return self._single.begin()
 
     async def close(self) -> None:

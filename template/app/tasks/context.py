@@ -136,7 +136,7 @@ class TaskContext:
         self._progress_at = time.monotonic()
         progress = {"fraction": min(max(fraction, 0.0), 1.0), "message": storable(message[:200])}
         try:
-            async with self._database.begin() as connection:
+            async with self._database.begin_one() as connection:
                 held = await store.record_progress(connection, (self.task_id, self._claim.fence), progress)
         except Exception as error:
             if not is_unavailable(error):

@@ -8,7 +8,7 @@ a later one.
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import ColumnElement, Table, and_, case, exists, literal, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, exists, literal, literal_column, or_, select
 
 from app.database import Connection, UtcDateTime, insert, now, plus
 from app.tasks.models import TaskQueueRecord, TaskRecord
@@ -39,10 +39,11 @@ async def take_probe(connection: Connection, *, via: str, queue: str, every: flo
 
     Returns its time of sending, or None if it is too early.
     """
-    key = queue_key(via, queue)
-    await connection.execute(insert(queues).values(name=key).on_conflict_do_nothing(index_elements=[queues.c.name]))
-    early = or_(queues.c.probed_at.is_(None), queues.c.probed_at < plus(now(), -every))
-    statement = update(queues).where(queues.c.name == key, early).values(probed_at=now())
+    statement = insert(queues).values(name=queue_key(via, queue), probed_at=now())
+    late_enough = or_(queues.c.probed_at.is_(None), queues.c.probed_at < plus(now(), -every))
+    statement = statement.on_conflict_do_update(
+        index_elements=[queues.c.name], set_={"probed_at": statement.excluded.probed_at}, where=late_enough
+    )
     return cast(datetime | None, await connection.scalar(statement.returning(queues.c.probed_at)))
 
 

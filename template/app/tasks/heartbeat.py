@@ -102,7 +102,7 @@ class Heartbeat:
     async def _beat(self, database: Database, runs: Sequence[Beating]) -> None:
         begun = time.monotonic()
         pairs = [run.pair for run in runs]
-        async with database.begin() as connection:
+        async with database.begin_one() as connection:
             renewed = await store.renew(connection, pairs, self._lease)
         missing = [run for run in runs if run.pair not in renewed]
         held: set[Pair] = set()

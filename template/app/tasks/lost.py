@@ -22,7 +22,7 @@ async def give_up(settings: Settings, queue: TaskQueue, worker: str, timeout: fl
     submitter = Submitter(database, queue)
     try:
         if timeout is None:
-            async with database.begin() as connection:
+            async with database.begin_one() as connection:
                 await end_leases(connection, worker)
             return
         async with database.read() as session:

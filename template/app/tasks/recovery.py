@@ -100,9 +100,9 @@ class Recovery:
         return time.monotonic() - self._healthy_since > interval(self._lease) + 1
 
     @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        """Return a transaction as a block, and note before its commit that the database answers."""
-        async with self._database.begin() as connection:
+    async def _begin_one(self) -> AsyncIterator[AsyncConnection]:
+        """Return a transaction of one statement as a block, and note that the database answers."""
+        async with self._database.begin_one() as connection:
             yield connection
             self._note_answer()
 
@@ -121,17 +121,16 @@ class Recovery:
         news = dict(arrived)
         if not news:
             return
-        async with self._begin() as connection:
-            for queue, sent_at in sorted(news.items()):
-                await deliveries.record_delivered(connection, via=self._via, queue=queue, sent_at=sent_at)
         for queue, sent_at in news.items():
+            async with self._begin_one() as connection:
+                await deliveries.record_delivered(connection, via=self._via, queue=queue, sent_at=sent_at)
             if arrived.get(queue) == sent_at:
                 del arrived[queue]
 
     async def _reclaim(self) -> None:
         registry = self._executor.registry
         follow_ups: list[NewTask] = []
-        async with self._begin() as connection:
+        async with self._database.begin() as connection:
             reclaimed = await store.reclaim(connection, known=self._known(), limit=BATCH)
             for record in reclaimed:
                 if record.status == TaskStatus.FAILED:
@@ -158,7 +157,7 @@ class Recovery:
         return [task.name for task in self._executor.registry]
 
     async def _take_unsent(self) -> list[store.Owed]:
-        async with self._begin() as connection:
+        async with self._begin_one() as connection:
             return await store.take_unsent(connection, queues=self._queues(), via=self._via, limit=BATCH)
 
     def _queues(self) -> dict[str, str]:
@@ -166,7 +165,7 @@ class Recovery:
 
     async def _take_moved(self) -> list[store.Owed]:
         """Take what waits in a queue that its task has left, where perhaps nobody listens any more."""
-        async with self._begin() as connection:
+        async with self._begin_one() as connection:
             moved = await store.take_moved(
                 connection, queues=self._queues(), via=self._via, older_than=MOVE_SECONDS, limit=BATCH
             )
@@ -180,12 +179,14 @@ class Recovery:
         async with self._database.read() as session:
             if not await deliveries.is_waiting(session, queue, WAITING_SECONDS):
                 return
-        async with self._begin() as connection:
+        async with self._begin_one() as connection:
             owed = await store.take_undelivered(
                 connection, known=self._known(), via=self._via, queue=queue, limit=BATCH
             )
+        async with self._begin_one() as connection:
             probe = await deliveries.take_probe(connection, via=self._via, queue=queue, every=PROBE_SECONDS)
-            if probe is not None:
+        if probe is not None:
+            async with self._begin_one() as connection:
                 owed += await store.take_elsewhere(connection, known=self._known(), via=self._via, limit=BATCH)
         if owed:
             logger.warning("messages lost, sending again", queue=queue, tasks=len(owed))
@@ -198,7 +199,7 @@ class Recovery:
             await self._submitter.send(to_messages(owed, at_most=self._submitter.queue.ids_per_message))
 
     async def _purge(self) -> None:
-        async with self._begin() as connection:
+        async with self._begin_one() as connection:
             purged = await store.purge(connection, older_than=self._retention, limit=BATCH)
         if purged:
             logger.info("old task records deleted", tasks=purged)

@@ -100,7 +100,7 @@ async def list_tasks(
 async def cancel_task(task_id: UUID, request: Request, caller: Caller) -> TaskView:
     """Cancel a task: one that waits at once, one that runs by asking it to stop; it may still complete."""
     database: Database = request.app.state.database
-    async with database.begin() as connection:
+    async with database.begin_one() as connection:
         changed = await store.request_cancel(connection, task_id, caller)
     record = await _find(database, task_id, caller)
     if not changed:
@@ -112,7 +112,7 @@ async def cancel_task(task_id: UUID, request: Request, caller: Caller) -> TaskVi
 async def retry_task(task_id: UUID, request: Request, response: Response, caller: Caller) -> TaskView:
     """Have a failed or cancelled task run again, with all its attempts."""
     submitter: Submitter = request.app.state.submitter
-    async with submitter.database.begin() as connection:
+    async with submitter.database.begin_one() as connection:
         changed = await store.run_again(connection, task_id, caller)
     if changed:
         await submitter.resend([task_id])

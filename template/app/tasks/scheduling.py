@@ -81,7 +81,7 @@ class Scheduler:
         async with self._database.read() as session:
             moment, last = await read_last(session)
         if new := [schedule.name for schedule in wanted if schedule.name not in last]:
-            async with self._database.begin() as connection:
+            async with self._database.begin_one() as connection:
                 await start(connection, new, moment)
         firings = []
         for schedule in wanted:

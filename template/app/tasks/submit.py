@@ -151,7 +151,7 @@ class Submitter:
     async def resend(self, ids: Collection[UUID], *, parts: int = 1) -> None:
         """Send pending tasks again, at once, in so many messages. If that fails, recovery does it."""
         try:
-            async with self.database.begin() as connection:
+            async with self.database.begin_one() as connection:
                 owed = await store.take_again(connection, ids, via=self.queue.via)
         except Exception as error:
             if not is_unavailable(error):
@@ -172,12 +172,12 @@ class Submitter:
         await asyncio.gather(*self._sending, return_exceptions=True)
 
     async def _record(self, new: NewTask) -> Recorded:
-        async with self.database.begin() as connection:
+        async with self.database.begin_one() as connection:
             created_at = await self.add(connection, new)
         return created_at, self.send_soon(new.messages(created_at))
 
     async def _add_together(self, group: Sequence[NewTask]) -> list[Recorded]:
-        async with self.database.begin() as connection:
+        async with self.database.begin_one() as connection:
             created = await self.add_many(connection, group)
         sending = self.send_soon(self._messages_of(group, created))
         return [(created[new.id], sending) for new in group]

@@ -106,7 +106,7 @@ async def test_a_worker_that_stood_still_past_its_lease_can_change_nothing_any_m
     [task_id] = await submit_all(live_submitter, effect_after_file, [str(tmp_path / "gate")])
     running = await wait_for_task(task_id, "running")
     [late] = [worker for worker in workers if worker.runs(running)]
-    late.signal(signal.SIGSTOP)
+    await late.stand_still(database)
     (tmp_path / "gate").touch()
     taken_over = await wait_for_task(task_id)
     assert (taken_over.crashes, taken_over.attempt, taken_over.fence) == (1, 1, 2)
@@ -182,7 +182,7 @@ async def test_while_the_broker_is_frozen_gone_or_emptied_tasks_are_accepted_and
         broker.start()
         await all_run(ids)
 
-        worker.signal(signal.SIGSTOP)  # so that messages wait in the broker
+        await worker.stand_still(database)  # so that messages wait in the broker
         waiting = await accept(3)
         await asyncio.to_thread(broker.stop)
         broker.start()

@@ -109,6 +109,7 @@ class World:
         """What becomes of the next commits; those after them are done."""
         self.has_failed = False
         """Whether a commit has failed in this step."""
+        database._single = database.engine  # what is committed by itself otherwise can be undone so, too
         dialect: Any = database.engine.sync_engine.dialect
         self._commit, self._roll_back = dialect.do_commit, dialect.do_rollback
         dialect.do_commit = self._commit_or_fail
