@@ -1,5 +1,6 @@
 """Fixtures: a copy of the template, services made from it, and lines on the terminal while they are made."""
 
+import os
 import shlex
 import shutil
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import support
-from tests.combinations import Answers, label
+from tests.combinations import ROOT, Answers, label
 
 Progress = Callable[[str], None]
 Service = Callable[..., Path]
@@ -27,9 +28,14 @@ SEVERAL: list[Answers] = [
 """Answers that show every question, setting and command at least once."""
 
 
-def pytest_configure() -> None:
-    """Keep what the developer's shell has set out of every test, and clean up on SIGTERM as on Ctrl-C."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what the developer's shell has set out of every test, and clean up on SIGTERM as on Ctrl-C.
+
+    What mypy finds of the libraries, most of its work, is kept from one service to the next.
+    """
     support.isolate()
+    worker = getattr(config, "workerinput", {}).get("workerid", "main")  # one at a time writes there
+    os.environ["MYPY_CACHE_DIR"] = str(ROOT / ".mypy_cache" / "services" / worker)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
