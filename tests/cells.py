@@ -9,7 +9,7 @@ import httpx
 
 from tests.brokers import broker_of
 from tests.combinations import Answers, label, runs_as_earlier_ones, select
-from tests.conftest import Progress
+from tests.conftest import Check, Progress
 from tests.support import find_python, run
 from tests.test_dev import DEADLINE_SECONDS, READY, MakeDev, make_dev, wait_until
 
@@ -20,14 +20,14 @@ IN_FULL = [answers for answers in SELECTED if answers not in IN_PART]
 PARTS = ("tests/queues/test_contract.py", "tests/scheduling")
 
 
-def treat(folder: Path, answers: Answers, progress: Progress) -> None:
+def treat(folder: Path, answers: Answers, check: Check, progress: Progress) -> None:
     """Let a service pass its checks, start by `make dev`, and finish real tasks."""
     number = f"{SELECTED.index(answers) + 1}/{len(SELECTED)}"
     run("make", "new-feature", "name=invoices", folder=folder)
 
     start = time.monotonic()
     parts = " ".join(part for part in PARTS if (folder / part).exists()) if answers in IN_PART else ""
-    said = run("env", f"PYTEST_ADDOPTS={parts}", "make", "check", folder=folder)
+    said = check(folder, f"PYTEST_ADDOPTS={parts}")
     summary = said.strip().splitlines()[-1].strip("= ")
     progress(f"{time.monotonic() - start:5.1f} s  {number}  {label(answers)}: make check, {summary}")
     assert " passed" in summary

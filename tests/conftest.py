@@ -1,22 +1,23 @@
 """Fixtures: a copy of the template, services made from it, and lines on the terminal while they are made."""
 
-import os
 import shlex
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests import support
-from tests.combinations import ROOT, Answers, label
+from tests.combinations import Answers, label
 
 Progress = Callable[[str], None]
 Service = Callable[..., Path]
+Check = Callable[..., str]
 
 SEVERAL: list[Answers] = [
     {},
@@ -28,14 +29,9 @@ SEVERAL: list[Answers] = [
 """Answers that show every question, setting and command at least once."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Keep what the developer's shell has set out of every test, and clean up on SIGTERM as on Ctrl-C.
-
-    What mypy finds of the libraries, most of its work, is kept from one service to the next.
-    """
+def pytest_configure() -> None:
+    """Keep what the developer's shell has set out of every test, and clean up on SIGTERM as on Ctrl-C."""
     support.isolate()
-    worker = getattr(config, "workerinput", {}).get("workerid", "main")  # one at a time writes there
-    os.environ["MYPY_CACHE_DIR"] = str(ROOT / ".mypy_cache" / "services" / worker)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -120,6 +116,31 @@ def service(locked: Callable[..., Path], places: Iterator[Path], progress: Progr
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def check(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Check:
+    """Runs a service's `make check` and returns what it says: `check(folder, "PYTEST_ADDOPTS=tests/reports")`.
+
+    What mypy finds out about the libraries, most of its work, goes on from one service to the next, of all processes.
+    """
+    own = tmp_path_factory.getbasetemp()
+    known = (own if worker_id == "master" else own.parent) / "mypy"
+    known.mkdir(exist_ok=True)
+
+    def check(folder: Path, *variables: str) -> str:
+        cache = folder / ".mypy_cache"
+        for version in known.glob("3.*"):
+            shutil.copytree(version, cache / version.name, dirs_exist_ok=True)
+        said = support.run("env", *variables, "make", "check", folder=folder)
+        for version in cache.glob("3.*"):
+            if not (known / version.name).exists():
+                copied = shutil.copytree(version, known / f"{worker_id}-{version.name}")
+                with suppress(OSError):  # another process was quicker
+                    copied.rename(known / version.name)
+        return said
+
+    return check
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.cells import IN_FULL, IN_PART, SELECTED, treat
 from tests.combinations import SERVERS, TAKES_TURNS, Answers, choices, is_possible, label, select
-from tests.conftest import Progress, Service
+from tests.conftest import Check, Progress, Service
 from tests.support import find_python
 
 
@@ -28,6 +28,6 @@ def test_every_pair_of_answers_is_selected_and_always_the_same(progress: Progres
 
 @pytest.mark.parametrize("answers", IN_FULL, ids=label)
 def test_it_passes_its_own_checks_and_finishes_a_real_task(
-    service: Service, progress: Progress, answers: Answers
+    service: Service, check: Check, progress: Progress, answers: Answers
 ) -> None:
-    treat(service(**answers), answers, progress)
+    treat(service(**answers), answers, check, progress)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.combinations import ROOT, Answers, label, options
-from tests.conftest import Service
+from tests.conftest import Check, Service
 from tests.support import commit, run, run_copier
 from tests.test_copy_update import FEATURE, answers_of, assert_no_conflict, change, contents, work_as_a_user
 from tests.test_releases import numbers, releases
@@ -125,7 +125,7 @@ def edit_the_example(folder: Path) -> None:
 @pytest.mark.parametrize("answers", ANSWERS, ids=label)
 @pytest.mark.parametrize("made", [*RELEASES, "simulated"])
 def test_an_update_from_an_older_release_is_what_a_copy_with_the_same_work_would_be(
-    template: Path, tmp_path: Path, made: str, answers: Answers
+    template: Path, tmp_path: Path, check: Check, made: str, answers: Answers
 ) -> None:
     version = NEWEST if made == "simulated" else made
     older, newer = f"v{version}", f"v{'.'.join(map(str, upcoming()))}"
@@ -153,7 +153,7 @@ def test_an_update_from_an_older_release_is_what_a_copy_with_the_same_work_would
     if answers == CHECKED:
         run("make", "setup", folder=updated)
         tests = "PYTEST_ADDOPTS=tests/test_migrations.py tests/test_features.py tests/reports"
-        said = run("env", tests, "make", "check", folder=updated)
+        said = check(updated, tests)
         assert " passed" in said.strip().splitlines()[-1]
 
 

@@ -41,13 +41,24 @@ async def arq(settings: Settings) -> AsyncIterator[ArqQueue]:
     await queue.close()
 
 
+class CountingListener(Listener):
+    """A listener that counts how often it has looked at its queue."""
+
+    looks = 0
+
+    async def heart_beat(self) -> None:
+        """What ARQ does at the end of each look."""
+        await super().heart_beat()
+        self.looks += 1
+
+
 class Host:
     """A worker with so much room; it notes what is handed over to it."""
 
     def __init__(self, settings: Settings, room: int) -> None:
         self.room = room
         self.delivered: list[Message] = []
-        self.listener = Listener(
+        self.listener = CountingListener(
             "default",
             self.deliver,
             lambda: self.room > self.listener.coming,
@@ -73,8 +84,12 @@ async def host(settings: Settings) -> AsyncIterator[Host]:
     host = Host(settings, room=3)
     listening = asyncio.create_task(host.listener.async_run())
     yield host
+    host.listener.allow_pick_jobs = False
+    looks = host.listener.looks
+    # Not in the middle of a call to the broker, which the client would leave half done.
+    await until(lambda: host.listener.looks > looks + 1 and not host.listener.tasks)
     listening.cancel()
-    await asyncio.wait([listening, *host.listener.tasks.values()])
+    await asyncio.wait([listening])
     await host.listener.pool.aclose(close_connection_pool=True)
 
 
