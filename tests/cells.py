@@ -1,5 +1,6 @@
 """The selected combinations of answers, and what each goes through: checks, a start, a real task."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -8,15 +9,15 @@ from typing import Any
 import httpx
 
 from tests.brokers import broker_of
-from tests.combinations import Answers, label, runs_as_earlier_ones, select
+from tests.combinations import Answers, label, one_for_each_queue, select
 from tests.conftest import Check, Progress
 from tests.support import find_python, run
 from tests.test_dev import DEADLINE_SECONDS, READY, MakeDev, make_dev, wait_until
 
 SELECTED = select(lambda version: find_python(version) is not None)
-IN_PART = [answers for number, answers in enumerate(SELECTED) if runs_as_earlier_ones(answers, SELECTED[:number])]
-"""Those that are there for pairs whose code does not meet: of their own tests they run what real workers must do."""
-IN_FULL = [answers for answers in SELECTED if answers not in IN_PART]
+IN_FULL = SELECTED if os.environ.get("EVERY_CELL_IN_FULL") == "true" else one_for_each_queue(SELECTED)
+IN_PART = [answers for answers in SELECTED if answers not in IN_FULL]
+"""The others: of their own tests they run what real workers must do."""
 PARTS = ("tests/queues/test_contract.py", "tests/scheduling")
 
 

@@ -1,6 +1,6 @@
 """The combinations of answers to copier.yml's questions, and the selection of them that gets the full treatment."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import cycle, product
 from pathlib import Path
@@ -12,8 +12,6 @@ from covertable import make  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[1]
 TAKES_TURNS = {"license", "python_version"}
 """Answers of which each value is selected, but not each pair of it with another answer's: they change no code."""
-SERVERS = ("broker", "database")
-"""Answers on which nearly all of a service depends, together with its queue."""
 IMPOSSIBLE: list[dict[str, str | bool]] = [{"task_queue": "arq", "broker": "rabbitmq"}]
 """Answers that are refused together."""
 
@@ -66,12 +64,12 @@ def select(is_available: Callable[[str], bool] = lambda _: True) -> list[Answers
     ]
 
 
-def runs_as_earlier_ones(answers: Answers, earlier: Iterable[Answers]) -> bool:
-    """Tell whether earlier ones have the queue of a selected combination with its broker, and with its database.
-
-    It is there for pairs of answers then whose code does not meet.
-    """
-    return _pairs(answers) <= {pair for other in earlier for pair in _pairs(other)}
+def one_for_each_queue(selected: Sequence[Answers]) -> list[Answers]:
+    """Return one of the selected combinations for each queue with each broker, with PostgreSQL if there is one."""
+    chosen: dict[tuple[str | bool, str | bool], Answers] = {}
+    for answers in sorted(selected, key=lambda answers: answers["database"] != "postgresql"):
+        chosen.setdefault((answers["task_queue"], answers["broker"]), answers)
+    return [answers for answers in selected if answers in chosen.values()]
 
 
 def is_possible(answers: Answers) -> bool:
@@ -88,10 +86,6 @@ def label(answers: Answers) -> str:
 def options(answers: Answers) -> list[str]:
     """Return the answers as options of Copier's command line."""
     return [part for name, value in answers.items() for part in ("-d", f"{name}={value}")]
-
-
-def _pairs(answers: Answers) -> set[tuple[tuple[str, str | bool], ...]]:
-    return {(("task_queue", answers["task_queue"]), (name, answers[name])) for name in SERVERS}
 
 
 def _values(question: dict[str, Any]) -> list[str | bool]:

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import pytest
 
 from tests.cells import IN_FULL, IN_PART, SELECTED, treat
-from tests.combinations import SERVERS, TAKES_TURNS, Answers, choices, is_possible, label, select
+from tests.combinations import TAKES_TURNS, Answers, choices, is_possible, label, select
 from tests.conftest import Check, Progress, Service
 from tests.support import find_python
 
@@ -17,11 +17,12 @@ def test_every_pair_of_answers_is_selected_and_always_the_same(progress: Progres
     assert select(lambda version: find_python(version) is not None) == SELECTED
     values = choices()
     for first, second in combinations([name for name in values if name not in TAKES_TURNS], 2):
-        selected = IN_FULL if "task_queue" in (first, second) and {first, second} & set(SERVERS) else SELECTED
+        selected = IN_FULL if {first, second} == {"task_queue", "broker"} else SELECTED
         for pair in product(values[first], values[second]):
             wanted = dict(zip((first, second), pair, strict=True))
             if is_possible(wanted):
                 assert any(wanted.items() <= answers.items() for answers in selected), f"{wanted} is in no cell"
+    assert {answers["database"] for answers in IN_FULL} == set(values["database"])
     for name in TAKES_TURNS:
         assert {answers[name] for answers in SELECTED} == set(values[name])
 
