@@ -172,12 +172,12 @@ class Submitter:
         await asyncio.gather(*self._sending, return_exceptions=True)
 
     async def _record(self, new: NewTask) -> Recorded:
-        async with self.database.begin_one() as connection:
+        async with self.database.begin() as connection:
             created_at = await self.add(connection, new)
         return created_at, self.send_soon(new.messages(created_at))
 
     async def _add_together(self, group: Sequence[NewTask]) -> list[Recorded]:
-        async with self.database.begin_one() as connection:
+        async with self.database.begin() as connection:
             created = await self.add_many(connection, group)
         sending = self.send_soon(self._messages_of(group, created))
         return [(created[new.id], sending) for new in group]
