@@ -42,7 +42,7 @@ class Database:
         return self.engine.begin()
 
     def begin_one(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """Return what `begin` does, for one statement, or several that may be committed each by itself.
+        """Return what `begin` does, for exactly one statement.
 
         On a server that takes one trip, and leaves no lock behind, whatever becomes of this process meanwhile.
         """

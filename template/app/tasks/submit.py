@@ -177,6 +177,7 @@ class Submitter:
         return created_at, self.send_soon(new.messages(created_at))
 
     async def _add_together(self, group: Sequence[NewTask]) -> list[Recorded]:
+        # Not `begin_one`: the next group grows during the trips of this one, and larger messages cost workers less.
         async with self.database.begin() as connection:
             created = await self.add_many(connection, group)
         sending = self.send_soon(self._messages_of(group, created))

@@ -149,3 +149,10 @@ async def test_an_outage_is_followed_by_another_attempt_whatever_the_task_retrie
     [record] = await run_tasks()
     assert (record.status, record.attempt, record.result) == ("completed", 3, 1)
     await away.close()
+
+
+async def test_what_is_one_statement_leaves_no_transaction_open(database: Database) -> None:
+    async with database.begin_one() as connection, database.read() as session:
+        process = await connection.scalar(text("SELECT pg_backend_pid()"))
+        state = text("SELECT state FROM pg_stat_activity WHERE pid = :pid")
+        assert await session.scalar(state, {"pid": process}) == "idle"
