@@ -33,6 +33,7 @@ def test_each_release_has_a_version_and_a_whole_commit_and_they_grow() -> None:
         assert release.keys() == {"version", "commit"}
         assert re.fullmatch(r"\d+\.\d+\.\d+", release["version"])
         assert re.fullmatch(r"[0-9a-f]{40}", release["commit"])
+        run("git", "merge-base", "--is-ancestor", release["commit"], "HEAD", folder=ROOT)
     versions = [numbers(release["version"]) for release in releases()]
     assert all(older < newer for older, newer in pairwise(versions))
 
@@ -115,3 +116,14 @@ def test_a_release_is_never_moved_and_a_commit_has_to_be_there(clone: Path) -> N
     done = tag(clone, ("0.1.0", first), ("0.2.0", "0" * 40))
     assert (done.returncode, tags(clone)) == (1, {"v0.1.0": first})
     assert "there is no commit" in done.stderr
+
+
+def test_what_is_not_merged_is_not_tagged(clone: Path) -> None:
+    run("git", "switch", "--quiet", "--create", "proposal", folder=clone)
+    (clone / "file").write_text("proposed")
+    commit(clone, "Propose a change")
+    proposed = commits(clone)[-1]
+    run("git", "switch", "--quiet", "-", folder=clone)
+    done = tag(clone, ("0.1.0", proposed))
+    assert (done.returncode, tags(clone)) == (1, {})
+    assert "is not merged" in done.stderr

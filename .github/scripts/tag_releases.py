@@ -1,7 +1,7 @@
 """Give every release in releases.toml its tag, on that commit: `python .github/scripts/tag_releases.py origin`.
 
 Only tags that are missing are made and pushed, so it may run again at any time. One that is there but on another
-commit, or a release whose commit is unknown, is an error: what services were made from must never change.
+commit, or a release whose commit is not merged, is an error: what services were made from must never change.
 """
 
 import subprocess
@@ -22,6 +22,9 @@ def main(remote: str) -> int:
         if git("cat-file", "-t", commit, check=False) != "commit":
             print(f"{tag}: there is no commit {commit} in this clone (a shallow one has few)", file=sys.stderr)
             return 1
+        if not is_merged(commit):
+            print(f"{tag}: the commit {commit} is not merged into what is checked out here", file=sys.stderr)
+            return 1
         if there.get(tag, commit) != commit:
             print(f"{tag} is on {there[tag]} already, and releases.toml says {commit}", file=sys.stderr)
             return 1
@@ -40,6 +43,12 @@ def tags(remote: str) -> dict[str, str]:
     found = {name.removeprefix("refs/tags/"): commit for commit, name in lines}
     # An annotated tag is listed twice: its commit stands in the second line.
     return {name: found.get(f"{name}^{{}}", commit) for name, commit in found.items() if not name.endswith("^{}")}
+
+
+def is_merged(commit: str) -> bool:
+    """Tell whether a commit is part of what is checked out."""
+    command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
 def git(*arguments: str, check: bool = True) -> str:
