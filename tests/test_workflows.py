@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.combinations import ROOT, Answers, label
+from tests.combinations import ROOT, Answers, choices, label
+from tests.conftest import Service
+from tests.documents import blocks, pages
 from tests.support import render, run
+from tests.test_container import servers
+from tests.test_copy_update import change
 
 BIN = Path(sys.executable).parent
 CONFIG = ROOT / ".github" / "zizmor.yml"
 OWN = ["ci.yml", "release.yml"]
 GENERATED = ["ci.yml", "template-update.yml"]
+MIGRATE = ".venv/bin/alembic upgrade heads"
 FIRST_PARTY = ("actions/checkout@v", "actions/setup-python@v")
 ANSWERS: list[Answers] = [
     {},
@@ -89,9 +94,21 @@ def test_dependabot_leaves_what_the_template_updates(folder: Path) -> None:
         assert actions["directories"] == ["/", "/template/.github/workflows"]
         assert (ROOT / "template" / ".github" / "workflows").is_dir()
         return
+    [lock] = [
+        update
+        for update in read(folder / ".github" / "dependabot.yml")["updates"]
+        if update["package-ecosystem"] == "uv"
+    ]
+    assert lock["versioning-strategy"] == "lockfile-only", "the bounds in pyproject.toml are the template's"
     assert actions["ignore"] == [{"dependency-name": "*", "update-types": ["version-update:semver-major"]}]
     used = [step["uses"] for path in workflows(folder) for step in steps(path) if "uses" in step]
     assert all(re.fullmatch(r"actions/[\w-]+@v\d+", name) for name in used), "they name major versions"
+
+
+def test_what_the_page_leaves_to_renovate_is_what_renovate_takes(tmp_path: Path) -> None:
+    [text] = [block.text for block in blocks(pages()["docs/how-to/update.md"]) if block.language == "json"]
+    (tmp_path / "renovate.json").write_text(text)
+    run(BIN / "check-jsonschema", "--builtin-schema", "vendor.renovate", "renovate.json", folder=tmp_path)
 
 
 def test_all_workflows_use_the_same_actions(folder: Path) -> None:
@@ -121,6 +138,35 @@ def test_every_program_they_run_is_there(folder: Path) -> None:
                         assert f"\n{target}: " in makefile
                     case ["python", program, *_]:
                         assert (folder / program).is_file()
+
+
+def test_a_change_is_checked_on_every_python_on_offer_and_in_a_service_migrated_and_built(folder: Path) -> None:
+    jobs = read(folder / ".github" / "workflows" / "ci.yml")["jobs"]
+    if folder == ROOT:
+        assert jobs["tests"]["strategy"]["matrix"]["python"] == choices()["python_version"]
+        assert jobs["tests"]["env"]["EVERY_CELL_IN_FULL"] == jobs["newest"]["env"]["EVERY_CELL_IN_FULL"] == "true"
+        return
+    assert jobs["check"]["env"].items() >= {"CI": "true", "UV_LOCKED": "1"}.items()
+    assert [step["run"].split("\n")[0] for step in jobs["check"]["steps"] if "run" in step] == ["make check", MIGRATE]
+    [build] = [step["run"] for step in jobs["image"]["steps"] if "run" in step]
+    assert build.startswith("docker build ")
+
+
+@pytest.mark.parametrize("database", choices()["database"])
+def test_the_migrations_step_passes_and_finds_what_is_missing(service: Service, tmp_path: Path, database: str) -> None:
+    folder = service(database=database)
+    job = read(folder / ".github" / "workflows" / "ci.yml")["jobs"]["check"]
+    [step] = [step for step in job["steps"] if step.get("run", "").startswith(MIGRATE)]
+
+    def migrate(variables: dict[str, str], rc: int) -> str:
+        given = [f"{name}={value}" for name, value in variables.items()]
+        return run("env", *given, "bash", "-e", "-c", step["run"], folder=folder, rc=rc)
+
+    with servers(folder, tmp_path / "data") as urls:
+        variables = {"DATABASE_URL": f"sqlite:///{tmp_path / 'migrated.db'}"} | urls
+        migrate(variables, 0)
+        change(folder / "app" / "signups" / "models.py", '__tablename__ = "audit_lines"', '__tablename__ = "lines"')
+        assert "New upgrade operations detected" in migrate(variables, 255)
 
 
 @pytest.mark.parametrize("answers", ANSWERS, ids=label)
