@@ -2,7 +2,8 @@
 
 Copier knows no renaming: it writes the new file and deletes the old one, with whatever the user has changed in it. This
 runs after that, in the updated service, and merges three versions: the old release's file, the user's, the new one.
-A conflict is marked in the file and in the index, as Copier marks its own.
+A conflict is marked in the file and in the index, as Copier marks its own; a file that is no text stays as the new
+release has it, with the user's one in the index.
 """
 
 import os
@@ -12,16 +13,18 @@ import tempfile
 from pathlib import Path
 
 ANSWERS = ".copier-answers.yml"
+NO_TEXT = 128
+"""From here on the exit code of `git merge-file` is not a number of conflicts."""
 
 
 def main(old: str, new: str) -> int:
-    """Merge; there is nothing to do where the user has not edited the old file, or has no such file."""
+    """Merge; there is nothing to do where the user has no such file, has not edited it, or has one of their own."""
     edited = git("show", f"HEAD:./{old}")
     if edited is None or not Path(new).is_file():
         return 0
     with tempfile.TemporaryDirectory() as folder:
         base = original(Path(folder), old)
-        if base == edited:
+        if base is None or base == edited:
             return 0
         versions = {"before updating": edited, "last update": base, "after updating": Path(new).read_bytes()}
         labels: list[str] = []
@@ -31,7 +34,8 @@ def main(old: str, new: str) -> int:
             files[-1].write_bytes(content)
             labels += ["-L", name]
         merged = subprocess.run(["git", "merge-file", "-p", *labels, *files], capture_output=True)
-        Path(new).write_bytes(merged.stdout)
+        if merged.returncode < NO_TEXT:
+            Path(new).write_bytes(merged.stdout)
         if merged.returncode != 0:
             mark_as_unmerged(new, *files)
     Path(old).unlink(missing_ok=True)
@@ -39,15 +43,16 @@ def main(old: str, new: str) -> int:
     return 0
 
 
-def original(folder: Path, old: str) -> bytes:
-    """Render the release that the service comes from, and return the file as it was."""
+def original(folder: Path, old: str) -> bytes | None:
+    """Render the release that the service comes from, and return the file as it was, or None if it had none."""
     answers = folder / "answers.yml"
     answers.write_bytes(git("show", f"HEAD:./{ANSWERS}") or b"")
     recorded = dict(line.split(": ", 1) for line in answers.read_text(encoding="utf-8").splitlines() if ": " in line)
     source = recorded["_src_path"].strip("'\"")
     command = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref", os.environ["VERSION_FROM"]]
     subprocess.run([*command, "--data-file", answers, source, folder / "before"], check=True)
-    return (folder / "before" / old).read_bytes()
+    rendered = folder / "before" / old
+    return rendered.read_bytes() if rendered.is_file() else None
 
 
 def mark_as_unmerged(path: str, mine: Path, base: Path, theirs: Path) -> None:

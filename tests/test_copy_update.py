@@ -118,6 +118,7 @@ def test_an_update_keeps_what_the_user_did(repository: Path, generated: Path) ->
     assert answers_of(generated)["novelty"] == "some"
 
 
+@pytest.mark.usefixtures("faster_copier")
 def test_the_guarded_update_names_what_needs_a_person(repository: Path, generated: Path) -> None:
     work_as_a_user(generated)
     release(repository)
@@ -243,3 +244,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Return the files by their paths."""
     paths = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.relative_to(folder).parts]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_what_was_deleted_stays_deleted_and_answers_that_are_gone_are_left_out(
+    repository: Path, generated: Path
+) -> None:
+    gone = (generated / "app" / "health.py", generated / ".github" / "dependabot.yml")
+    for path in gone:
+        path.unlink()
+    with (generated / ".copier-answers.yml").open("a") as answers:
+        answers.write("pet: dog\n")
+    commit(generated, "Do without them")
+    release(repository)  # which changes one of them
+    run_copier("update", "--defaults", folder=generated)
+    assert_no_conflict(generated)
+    assert answers_of(generated)["_commit"] == NEXT
+    assert "pet" not in answers_of(generated)
+    assert not any(path.exists() for path in gone)

@@ -1,20 +1,24 @@
 """Hooks do what Copier cannot, trust is asked for where they run, and `make update` says ahead what would be lost."""
 
+import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import commit, render, run, run_copier
+from tests.combinations import ROOT
+from tests.documents import blocks, pages, shell
+from tests.support import VERSION, commit, render, run, run_copier
 from tests.test_copy_update import answers_of, assert_no_conflict, change
 
+pytestmark = pytest.mark.usefixtures("faster_copier")
+
 NEXT = "v0.2.0"
-RENAME = """
-_migrations:
-  - version: v0.2.0
-    when: "{{ _stage == 'after' }}"
-    command: ["{{ _copier_python }}", "{{ _copier_conf.src_path }}/hooks/rename.py", app/probe.py, app/liveness.py]
-"""
+[EXAMPLE] = [block.text for block in blocks(pages()["hooks/README.md"]) if block.language == "yaml"]
+RENAME = "\n" + EXAMPLE.replace("app/old.py", "app/probe.py").replace("app/new.py", "app/liveness.py")
+"""What hooks/README.md says to add to copier.yml."""
+[TRUST] = [text for text in shell(pages()["docs/how-to/update.md"]) if "--trust" in text]
 
 
 @pytest.fixture
@@ -48,8 +52,8 @@ def test_a_hook_carries_edits_over_to_a_files_new_name(renaming: Path) -> None:
     commit(renaming, "Say who asks")
 
     assert "--trust" in run_copier("update", "--defaults", folder=renaming, rc=4)
-    said = run("make", "update", folder=renaming, rc=2)
-    assert "make update args=--trust" in said
+    said = run("make", "update", f"args=--vcs-ref={NEXT}", folder=renaming, rc=2)
+    assert f"make update args='--vcs-ref={NEXT} --trust'" in said
     assert "hooks/" in said
     assert "app/probe.py: renamed to app/liveness.py" in run(
         "make", "update", "args=--trust --pretend", folder=renaming, rc=2
@@ -95,8 +99,22 @@ def test_a_hook_marks_what_it_cannot_merge(renaming: Path) -> None:
     )
 
 
+def test_a_hook_leaves_alone_what_is_no_text_or_was_never_the_templates(renaming: Path) -> None:
+    app = renaming / "app"
+    (app / "own.py").write_text("# From the user.\n")
+    (app / "probe.py").write_bytes(b"\0 From the user.")
+    commit(renaming, "Replace the probe")
+    rename = ROOT / "hooks" / "rename.py"
+    run("env", f"VERSION_FROM={VERSION}", sys.executable, rename, "app/own.py", "app/health.py", folder=renaming)
+    assert run("git", "status", "--porcelain", folder=renaming) == ""
+
+    run_copier("update", "--defaults", "--trust", folder=renaming)
+    assert (app / "liveness.py").read_text().endswith("# From the new release.\n")
+    assert run("git", "show", ":2:app/liveness.py", folder=renaming) == "\0 From the user."
+
+
 def test_only_updates_that_cross_a_hook_ask_for_trust(renaming: Path, repository: Path, tmp_path: Path) -> None:
-    said = run("make", "update", "args=--trust", folder=renaming)
+    said = run("sh", "-ec", TRUST, folder=renaming)
     assert "renamed to" not in said, "nobody has edited it"
     assert answers_of(renaming)["_commit"] == NEXT
     assert not (renaming / "app" / "probe.py").exists()
@@ -110,6 +128,23 @@ def test_only_updates_that_cross_a_hook_ask_for_trust(renaming: Path, repository
     assert (renaming / "app" / "liveness.py").read_text().endswith("# From the newest.\n")
     run_copier("copy", "--defaults", repository, "another", folder=tmp_path)
     assert answers_of(tmp_path / "another")["_commit"] == "v0.2.1"
+
+
+def test_where_nothing_is_newer_nothing_is_done(repository: Path, tmp_path: Path) -> None:
+    with (repository / "template" / "app" / "probe.py").open("a") as probe:
+        probe.write("# Not released yet.\n")
+    commit(repository, "Say more")
+    service = tmp_path / "service"
+    render(repository, service, {"database": "sqlite"})
+    commit(service, "Start from the template")
+    said = run("make", "update", folder=service)
+    assert re.search(rf"nothing newer: this service comes from 0\.1\.0\.post1\S*, and .* {VERSION[1:]}\.", said)
+    for option in ("--conflict=rej", "-orej"):
+        assert "leave --conflict away" in run("make", "update", f"args={option}", folder=service, rc=2)
+    assert run("git", "status", "--porcelain", folder=service) == ""
+
+    (service / ".copier-answers.yml").unlink()
+    assert ".copier-answers.yml is missing" in run("make", "update", folder=service, rc=2)
 
 
 def test_a_dropped_file_with_edits_is_named_before_it_goes(repository: Path, tmp_path: Path) -> None:
