@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ import pytest
 import yaml
 
 from tests import support
+from tests.combinations import Answers, label
 from tests.conftest import Service
 
 KEY = {"Authorization": "Bearer the-key-of-the-tests"}
+STUCK_SECONDS = 5
+"""How long after its grace a worker with a thread that does not end goes on."""
+CELERY_STOPS = "\nworker: Warm shutdown (MainProcess)\n"
+"""Said by Celery from a signal handler, where nothing may be logged."""
 HADOLINT = Path(sys.executable).parent / "hadolint"
 # Runs the service's embedded servers, tells their URLs, and stops them when its input ends.
 SERVERS = """
@@ -36,17 +42,24 @@ with ExitStack() as stack:
 """
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+ANSWERS: list[Answers] = [
+    {"task_queue": "arq", "database": "postgresql"},
+    {"task_queue": "celery", "database": "sqlite", "scheduler": "cron"},
+]
+"""Each queue, each database, and Celery's beat."""
+
+
+@pytest.fixture(params=ANSWERS, ids=label)
 def production(request: pytest.FixtureRequest, service: Service) -> Path:
-    """A service, made for each database."""
-    return service(database=request.param)
+    """A service of each of these answers."""
+    return service(**request.param)
 
 
 @contextmanager
-def servers(service: Path, data: Path) -> Iterator[dict[str, str]]:
-    """Run the service's embedded servers; give their URLs."""
+def servers(service: Path, data: Path, program: str = SERVERS) -> Iterator[dict[str, str]]:
+    """Run the service's embedded servers, or those of another program; give their URLs."""
     process = subprocess.Popen(
-        [service / ".venv/bin/python", "-c", SERVERS, data],
+        [service / ".venv/bin/python", "-c", program, data],
         cwd=service,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -106,12 +119,40 @@ def test_the_containers_run_unprivileged_and_hold_no_secrets(production: Path) -
     assert re.findall(r"^USER (\S+)$", dockerfile, re.M) == ["10001"]
     text = (production / "compose.yaml").read_text()
     assert re.search(r"(PASSWORD|TOKEN|KEY)\S*: (?!\$\{)\S", text) is None, "a secret comes from the environment"
-    ours = [d for d in compose(production)["services"].values() if d.get("build")]
-    assert len(ours) == 3
-    for definition in ours:
+    ours = {name: d for name, d in compose(production)["services"].items() if d.get("build")}
+    celery = {"beat", "flower"} if "celery" in ours["worker"]["command"] else set()
+    assert ours.keys() == {"migrate", "api", "worker"} | celery
+    for definition in ours.values():
         assert definition["cap_drop"] == ["ALL"]
         assert definition["read_only"] is True
         assert "no-new-privileges:true" in definition["security_opt"]
+
+
+def test_docker_waits_longer_than_the_processes_take_to_stop(production: Path) -> None:
+    services = compose(production)["services"]
+    waits = {name: int(services[name]["stop_grace_period"].removesuffix("s")) for name in ("api", "worker")}
+    command = command_of(production)
+    assert waits["api"] > int(command[command.index("--timeout-graceful-shutdown") + 1])
+    grace = re.search(r"shutdown_grace_seconds: .* = (\d+)$", (production / "app/settings.py").read_text(), re.M)
+    assert grace is not None
+    assert waits["worker"] > int(grace[1]) + STUCK_SECONDS
+
+
+def command_of(service: Path) -> list[str]:
+    """Return what a container of the image runs that is not told otherwise."""
+    [text] = re.findall(r"^CMD (\[.*\])$", (service / "Dockerfile").read_text(), re.M)
+    command: list[str] = json.loads(text)
+    return command
+
+
+def check_of(definition: dict[str, Any]) -> list[str]:
+    """Return the command of a health check, as Docker runs it."""
+    match definition["healthcheck"]["test"]:
+        case ["CMD", *command]:
+            return command
+        case ["CMD-SHELL", text]:
+            return ["sh", "-c", text.replace("$$", "$")]
+    raise AssertionError(definition)
 
 
 def test_every_command_of_the_image_runs_on_its_files_alone(production: Path, tmp_path: Path) -> None:
@@ -125,6 +166,8 @@ def test_every_command_of_the_image_runs_on_its_files_alone(production: Path, tm
             "LOG_FORMAT": "json",
             "API_KEYS": "tests:the-key-of-the-tests",
             "SMTP_URL": "smtp://127.0.0.1:9",
+            "HOSTNAME": socket.gethostname(),  # as Docker sets it
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser",  # the image's user is another
             **urls,
         }
 
@@ -132,27 +175,25 @@ def test_every_command_of_the_image_runs_on_its_files_alone(production: Path, tm
             return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
 
         assert run(services["migrate"]["command"]) == 0
-        start = re.search(r"^CMD (\[.*\])$", (production / "Dockerfile").read_text(), re.M)
-        assert start is not None
-        api_command = ["127.0.0.1" if a == "0.0.0.0" else str(port) if a == "8000" else a for a in json.loads(start[1])]
-        worker_check = services["worker"]["healthcheck"]["test"][1:]
+        replaced = {"0.0.0.0": "127.0.0.1", "8000": str(port)}
+        api_command = [replaced.get(word, word) for word in command_of(production)]
+        worker_check = check_of(services["worker"])
         api_check = ["python", "-m", "app.probe", f"http://127.0.0.1:{port}/health/live"]
         assert run(api_check) == 1
-        assert run(worker_check) == 1
-        with (
-            process(api_command, folder, environment) as api,
-            process(services["worker"]["command"], folder, environment) as worker,
-        ):
-            wait_until(lambda: run(api_check) == 0, api, worker)
-            wait_until(lambda: run(worker_check) == 0, api, worker)
+        assert run(worker_check) != 0
+        others = [services[name]["command"] for name in services if name in {"worker", "beat"}]
+        with ExitStack() as stack:
+            running = [stack.enter_context(process(command, folder, environment)) for command in [api_command, *others]]
+            wait_until(lambda: run(api_check) == 0, *running)
+            wait_until(lambda: run(worker_check) == 0, *running)
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY) as client:
                 assert client.get("/health/ready").json()["status"] == "ok"
                 response = client.post("/reports", json={"title": "From the image"})
                 assert response.status_code == 202
                 task = response.headers["Location"]
-                wait_until(lambda: client.get(task).json()["status"] == "completed", api, worker)
-        for log in (api, worker):
-            for line in log.output.read_text().splitlines():
+                wait_until(lambda: client.get(task).json()["status"] == "completed", *running)
+        for log in running:
+            for line in log.output.read_text().replace(CELERY_STOPS, "").splitlines():
                 json.loads(line)  # nothing in production's logs is meant for people
 
 
@@ -160,7 +201,7 @@ class Started:
     """A process and the file that holds what it says."""
 
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self.output = folder / f"{command[0]}.log"
+        self.output = folder / f"{command[0]}-{command[-1]}.log"
         with self.output.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
 

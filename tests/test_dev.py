@@ -19,6 +19,31 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds p
 DEADLINE_SECONDS = 60
 READY = "Ctrl-C stops everything"
 Service = Callable[..., Path]
+# Makes folders with a file in each, and says how many of them `make dev` would have noticed.
+WATCH = """
+import asyncio, sys
+from pathlib import Path
+from scripts.watch import watch_files
+
+async def main(root):
+    for name in ("app", "migrations"):
+        (root / name).mkdir()
+    seen = set()
+    watching = asyncio.create_task(watch_files(root, seen.update))
+    while not seen:
+        (root / "app" / "first.py").touch()
+        await asyncio.sleep(0.1)
+    folders = [root / "app" / f"feature{number}" for number in range(30)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "tasks.py").touch()
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(1)
+    watching.cancel()
+    print(len({path for path in folders if path in seen or path / "tasks.py" in seen}))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
 
 
 class MakeDev:
@@ -187,6 +212,12 @@ def test_side_by_side_and_through_crashes(service: Service) -> None:
         one.make.kill()
         one.code()
         assert "stopping" in one.output()
+
+
+def test_a_new_folder_is_noticed_with_files_that_are_in_it_at_once(service: Service, tmp_path: Path) -> None:
+    folder = service(database="sqlite")
+    python = folder / ".venv" / "bin" / "python"
+    assert support.run("env", "PYTHONPATH=.", python, "-c", WATCH, tmp_path, folder=folder) == "30\n"
 
 
 def test_other_servers_and_a_taken_port_are_named_when_they_cannot_be_had(service: Service) -> None:

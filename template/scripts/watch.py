@@ -16,18 +16,21 @@ async def watch_files(root: Path, on_change: Callable[[set[Path]], None]) -> Non
     Raises OSError if the system cannot watch them.
     """
 
-    async def watch(*folders: Path, recursive: bool) -> None:
-        changes = awatch(*folders, recursive=recursive, watch_filter=_matters, step=QUIET_MILLISECONDS)
+    async def watch(*folders: Path, recursive: bool, matters: Callable[[Change, str], bool]) -> None:
+        changes = awatch(*folders, recursive=recursive, watch_filter=matters, step=QUIET_MILLISECONDS)
         async for batch in changes:
             on_change({Path(path) for _change, path in batch})
 
     # The second is for `.env`, which need not exist; the folder has too much in it to watch all of it.
     await asyncio.gather(
-        watch(root / "app", root / "migrations", recursive=True),
-        watch(root, recursive=False),
+        watch(root / "app", root / "migrations", recursive=True, matters=_is_code),
+        watch(root, recursive=False, matters=lambda _change, path: Path(path).name == ".env"),
     )
 
 
-def _matters(_change: Change, path: str) -> bool:
-    name = Path(path).name
-    return name == ".env" or (name.endswith(".py") and not name.startswith("."))
+def _is_code(change: Change, path: str) -> bool:
+    """Tell whether it is a Python file, or a new folder: files that are in it at once may not be reported."""
+    found = Path(path)
+    if found.name.startswith((".", "__pycache__")):
+        return False
+    return found.suffix == ".py" or (change == Change.added and found.is_dir())
