@@ -11,7 +11,7 @@ import httpx
 from tests.brokers import broker_of
 from tests.combinations import Answers, label, one_for_each_queue, select
 from tests.conftest import Check, Progress
-from tests.support import find_python, run
+from tests.support import commit, find_python, run
 from tests.test_dev import DEADLINE_SECONDS, READY, MakeDev, make_dev, wait_until
 
 SELECTED = select(lambda version: find_python(version) is not None)
@@ -25,6 +25,7 @@ def treat(folder: Path, answers: Answers, check: Check, progress: Progress) -> N
     """Let a service pass its checks, start by `make dev`, and finish real tasks."""
     number = f"{SELECTED.index(answers) + 1}/{len(SELECTED)}"
     run("make", "new-feature", "name=invoices", folder=folder)
+    commit(folder, "Start from the template, with a feature")
 
     start = time.monotonic()
     parts = " ".join(part for part in PARTS if (folder / part).exists()) if answers in IN_PART else ""
@@ -41,7 +42,7 @@ def treat(folder: Path, answers: Answers, check: Check, progress: Progress) -> N
         dev.make.send_signal(signal.SIGTERM)
         dev.code()
     progress(f"{time.monotonic() - start:5.1f} s  {number}  {label(answers)}: make dev, a task, SIGTERM")
-    assert_clean(folder)
+    assert run("git", "status", "--porcelain", folder=folder) == "", "git ignores what checks and runs leave behind"
 
 
 def complete_a_task(dev: MakeDev, path: str) -> dict[str, Any]:
@@ -56,11 +57,3 @@ def complete_a_task(dev: MakeDev, path: str) -> dict[str, Any]:
         wait_until(lambda: client.get(place).json()["status"] not in {"pending", "running"})
         task: dict[str, Any] = client.get(place).json()
         return task
-
-
-def assert_clean(folder: Path) -> None:
-    """What checks and runs leave behind is ignored by git: only the new feature and the lock are new."""
-    run("git", "init", "--quiet", folder=folder)
-    run("git", "add", "--all", folder=folder)
-    added = run("git", "diff", "--cached", "--name-only", folder=folder).splitlines()
-    assert not [name for name in added if name.startswith((".dev", ".venv", ".mypy", ".ruff")) or "__pycache__" in name]

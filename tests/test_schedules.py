@@ -34,7 +34,9 @@ def folder(service: Service) -> Path:
 
 
 def test_what_it_prints_calls_every_schedule_with_a_token_from_elsewhere(folder: Path) -> None:
-    said = run("make", "schedules", "format=kubernetes", folder=folder)
+    readme = (folder / "README.md").read_text()
+    kubernetes, crontab = re.findall(r"^ +(make schedules format=\w+)", readme, re.MULTILINE)
+    said = run(*kubernetes.split(), folder=folder)
     jobs: dict[str, dict[str, Any]] = {}
     for job in filter(None, yaml.safe_load_all(said)):
         assert (job["apiVersion"], job["kind"]) == ("batch/v1", "CronJob")
@@ -54,7 +56,7 @@ def test_what_it_prints_calls_every_schedule_with_a_token_from_elsewhere(folder:
     }
     assert jobs["nightly/run"]["startingDeadlineSeconds"] == 3 * 3600
 
-    said = run("make", "schedules", "format=crontab", folder=folder)
+    said = run(*crontab.split(), folder=folder)
     lines = [line for line in said.splitlines() if "curl" in line]
     assert {called(line) for line in lines} == PATHS
     for line in lines:
