@@ -11,6 +11,10 @@ from tests.combinations import ROOT
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n)+")
 FILE = re.compile(r"# ((?:app|tests)/\S+\.py)\n")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+URL = "http://127.0.0.1:8000"
+"""Where the pages have the service."""
 REDIRECTIONS = {"<", ">", ">>", "2>"}
 
 
@@ -46,9 +50,17 @@ def blocks(text: str) -> list[Block]:
     return [block for _, block in sorted(found)]
 
 
+def lines(block: Block) -> list[str]:
+    """Return the lines of a block of shell; one that goes on after a backslash is one."""
+    return block.text.replace("\\\n", " ").splitlines()
+
+
 def commands(block: Block) -> Iterator[list[str]]:
-    """Yield the commands of a block of shell: the words of each, without what goes into and comes out of files."""
-    for line in block.text.replace("\\\n", " ").splitlines():
+    """Yield the commands of a block of shell: the words of each, without what goes into and comes out of files.
+
+    What only sets a variable is none.
+    """
+    for line in lines(block):
         words = shlex.shlex(line, posix=True, punctuation_chars="&|;<>")
         words.whitespace_split = True
         command: list[str] = []
@@ -57,9 +69,11 @@ def commands(block: Block) -> Iterator[list[str]]:
             if word in REDIRECTIONS:
                 next(given)
             elif set(word) <= set("&|;"):
-                if command:
+                if command and not ASSIGNMENT.match(command[0]):
                     yield command
                 command = []
+            elif command and ASSIGNMENT.match(command[0]) and "$(" not in command[0]:
+                command = [word]
             else:
                 command.append(word)
 
@@ -82,6 +96,16 @@ def words(cell: str) -> list[str]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Return the relative links of a page that lead nowhere."""
-    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-    return [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    """Return the relative links of a page that lead nowhere: there is no such file, or no such heading in it."""
+    broken = []
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", page.read_text()):
+        target = page.parent / path if path else page
+        if "://" not in path and (not target.exists() or (anchor and anchor not in anchors(target.read_text()))):
+            broken.append(f"{path}#{anchor}")
+    return broken
+
+
+def anchors(text: str) -> set[str]:
+    """Return what the headings of a page are called in links, as GitHub calls them."""
+    headings = HEADING.findall(FENCED.sub("", text))
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}

@@ -14,7 +14,8 @@ import yaml
 
 from tests.combinations import ROOT, Answers, label
 from tests.conftest import SEVERAL
-from tests.documents import Block, blocks, broken_links, commands, pages, tables, words
+from tests.documents import URL, Block, blocks, broken_links, commands, lines, pages, tables, words
+from tests.reader import Reader
 from tests.support import commit, run
 from tests.test_dev import DEADLINE_SECONDS, READY, MakeDev, make_dev, wait_until
 
@@ -25,20 +26,25 @@ ANSWERS: Answers = {"database": "sqlite", "scheduler": "external"}
 GENERATED = f"README of {label(ANSWERS)}"
 RUN_ANYWHERE = {"cd", "copier", "curl"}
 """Programs that are run from every page that has them, here or by tests/test_commands.py."""
-TYPED = {".venv/bin/alembic", "cp", "echo", "export", "git"}
+NIGHT = "docs/how-to/debug-a-stuck-task.md"
+"""Typed as a whole, with each database, by tests/test_debugging.py."""
+TYPED = {".venv/bin/alembic", "cp", "echo", "export", "git", "grep", "python3", "rm"}
 TYPED_PAGES = {
+    NIGHT,
     "docs/tutorial.md",
     "docs/how-to/adopt-an-existing-project.md",
     "docs/how-to/switch-the-queue.md",
+    "docs/how-to/update.md",
+    "docs/how-to/upgrade-postgresql.md",
     *READMES,
 }
-"""Programs, and the pages from which tests/test_commands.py and tests/test_examples.py type them into a shell."""
+"""Programs, and the pages from which they are typed into a shell: by tests/test_commands.py, test_debugging.py,
+test_examples.py, test_switch.py and test_upgrade.py."""
 ELSEWHERE = {
     "aws": "needs an account",
-    "docker": "needs its daemon; tests/test_container.py runs what is in the image",
+    "docker": "needs its daemon; tests/test_container.py and test_upgrade.py run what it would run in containers",
     "kubectl": "needs a cluster",
     "pipx": "installs for the user of this machine",
-    "rm": "deletes what a reader has",
 }
 """Programs that no test runs from a page, and why."""
 RUN = ("make migration", "make new-feature", "make test args=")
@@ -74,7 +80,7 @@ def writes_files(path: str) -> bool:
 
 
 def calls(path: str) -> bool:
-    return any("curl " in block.text for block in blocks(PAGES[path]) if block.language == "sh")
+    return path != NIGHT and any("curl " in block.text for block in blocks(PAGES[path]) if block.language == "sh")
 
 
 def test_every_link_leads_somewhere_and_the_index_names_every_page(renderings: list[Path]) -> None:
@@ -151,9 +157,9 @@ def dev(service: Path) -> Iterator[MakeDev]:
 
 
 @pytest.mark.parametrize("page", [path for path in PAGES if calls(path)] + [GENERATED], indirect=True)
-def test_what_a_reader_types_is_answered(page: list[Block], service: Path, dev: MakeDev) -> None:
+def test_what_a_reader_types_is_answered(page: list[Block], service: Path, dev: MakeDev, tmp_path: Path) -> None:
     """Files are written, migrations made, calls sent, one after the other, as on the page."""
-    task = httpx.post(f"{dev.url}/reports", json={"title": "Revenue"}, timeout=DEADLINE_SECONDS).headers["Location"]
+    reader = Reader(dev, tmp_path, task="none yet")
     written: list[str] = []
     follows = any("make migration" in block.text for block in page)
     for block in page if follows else [block for block in page if block.language in {"sh", "sql"}]:
@@ -167,15 +173,15 @@ def test_what_a_reader_types_is_answered(page: list[Block], service: Path, dev: 
         if block.language == "sql":
             with sqlite3.connect(service / ".dev" / "data.db") as database:
                 database.execute(block.text)
-        for command in commands(block) if block.language == "sh" else ():
-            match command:
-                case ["make", "migration", *_]:
+        for line in lines(block) if block.language == "sh" else ():
+            match next(commands(Block("sh", line)), []):
+                case ["make", "migration", *_] as command:
                     restarts = dev.output().count("restarted")
                     run(*command, folder=service)
                     dev.until("restarted", restarts + 1)
                     wait_until(partial(is_ready, dev))
-                case ["curl", *arguments] if follows or "http://127.0.0.1:8000" in block.text:
-                    task = curl(dev, arguments, task)
+                case ["curl", *_] if follows or URL in block.text:
+                    reader.type(line)
     if follows:
         check(service, written)
         tests = [path for path in written if path.startswith("tests/")]
@@ -192,21 +198,6 @@ def is_ready(dev: MakeDev) -> bool:
     return httpx.get(f"{dev.url}/health/ready", timeout=DEADLINE_SECONDS).status_code == 200
 
 
-def curl(dev: MakeDev, arguments: list[str], task: str) -> str:
-    """Send it to the running service; return where the task is that it has submitted, or the one before."""
-    words = [word.replace("http://127.0.0.1:8000", dev.url) for word in arguments]
-    words = [word.replace("/tasks/$TASK", task) for word in words]
-    said = run("curl", "--max-time", "60", *words, "--write-out", "\n%{http_code}", folder=dev.folder)
-    answer, _, status = said.rpartition("\n")
-    # The task may have ended by now, and then cannot be cancelled or run again.
-    allowed = {"202", "409"} if task in " ".join(words) and "POST" in words else {"200", "202"}
-    assert status in allowed, said
-    if "wait=20" in " ".join(words):
-        assert '"status":"completed"' in answer
-    submitted = re.search(r"^location: (\S+)", answer, re.MULTILINE | re.IGNORECASE)
-    return submitted[1] if submitted else task
-
-
 def test_every_call_is_in_the_reference(dev: MakeDev) -> None:
     api = httpx.get(f"{dev.url}/openapi.json", timeout=DEADLINE_SECONDS).json()["paths"]
     there = {f"{method.upper()} {path}" for path in api for method in api[path]}
@@ -215,13 +206,18 @@ def test_every_call_is_in_the_reference(dev: MakeDev) -> None:
     assert {word for row in first for word in words(row[0])} == there - examples
 
 
-def test_the_task_in_the_reference_has_the_fields_of_a_task(dev: MakeDev) -> None:
+def test_the_examples_in_the_reference_have_the_fields_of_the_answers(dev: MakeDev) -> None:
     schemas = httpx.get(f"{dev.url}/openapi.json", timeout=DEADLINE_SECONDS).json()["components"]["schemas"]
-    [text] = [block.text for block in blocks(PAGES["docs/reference/http.md"]) if block.language == "json"]
-    example = json.loads(text)
-    assert list(example) == list(schemas["TaskView"]["properties"])
-    assert example["status"] in schemas["TaskStatus"]["enum"]
-    assert list(example["progress"]) == list(schemas["TaskProgress"]["properties"])
+    texts = [block.text for block in blocks(PAGES["docs/reference/http.md"]) if block.language == "json"]
+    task, page, health, problem = map(json.loads, texts)
+    for example, kind in ((task, "TaskView"), (page, "TaskPage"), (health, "Health"), (problem, "Problem")):
+        assert list(example) == list(schemas[kind]["properties"])
+    assert task["status"] in schemas["TaskStatus"]["enum"]
+    assert list(task["progress"]) == list(schemas["TaskProgress"]["properties"])
+    assert health["status"] in schemas["Health"]["properties"]["status"]["enum"]
+    ready = httpx.get(f"{dev.url}/health/ready", timeout=DEADLINE_SECONDS).json()
+    assert list(health["checks"]) == list(ready["checks"])
+    assert httpx.get(f"{dev.url}/tasks?limit=1000", timeout=DEADLINE_SECONDS).json() == problem
 
 
 def test_every_metric_is_in_the_reference(dev: MakeDev) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.combinations import ROOT, choices
+from tests.combinations import choices
 from tests.conftest import Service
-from tests.documents import blocks
+from tests.documents import blocks, pages
 from tests.support import commit, run, run_copier
 
 # Runs commands and SQL in the service's own environment, with the database of `make dev`.
@@ -38,6 +38,7 @@ ROWS = "SELECT title FROM reports"
 # The examples' one comes last: the other's id is random.
 HEADS = "SELECT version_num FROM alembic_version ORDER BY version_num = 'examples_0001', version_num"
 MIGRATION = "alembic revision --autogenerate --head app@head -m nothing"
+PAGE = blocks(pages()["docs/how-to/switch-the-queue.md"])
 STAY = "their tables (examples_0001) stay until you drop them"
 
 
@@ -73,6 +74,18 @@ def test_the_examples_can_be_left_out_and_taken_in_again(service: Service, datab
     assert "[('Revenue',)]" in said
     assert f"[('{mine}',), ('examples_0001',)]" in said
 
+    # Once more without them, and their tables are dropped by hand.
+    commit(folder, "With the examples")
+    without = run("git", "rev-parse", "HEAD~1", folder=folder).strip()
+    run("git", "checkout", "--quiet", without, folder=folder)
+    [statements] = [block.text for block in PAGE if block.language == "sql"]
+    said = in_database(*statements.split(";\n")[:-1], "alembic upgrade heads", "alembic check", HEADS)
+    assert STAY not in said
+    assert said.endswith(f"[('{mine}',)]\n")
+    run("git", "checkout", "--quiet", "-", folder=folder)
+    said = in_database("alembic upgrade heads", "alembic check", ROWS, HEADS)
+    assert said.endswith(f"[]\n[('{mine}',), ('examples_0001',)]\n")
+
 
 def test_tables_that_a_revision_has_made_are_dropped_with_their_model(service: Service) -> None:
     folder = service(database="sqlite")
@@ -92,8 +105,7 @@ def test_their_tables_are_dropped_as_the_page_says(service: Service) -> None:
     python = folder / ".venv" / "bin" / "python"
     tables = "SELECT name FROM sqlite_master WHERE name IN ('reports', 'signups', 'tasks')"
     run(python, "-c", IN_DATABASE, "alembic upgrade heads", folder=folder)
-    page = (ROOT / "docs" / "how-to" / "switch-the-queue.md").read_text()
-    [block] = [block.text for block in blocks(page) if "downgrade" in block.text]
+    [block] = [block.text for block in PAGE if "downgrade" in block.text]
     place = folder / ".dev" / "data.db"
     run("sh", "-ec", block.replace("/var/lib/orders/data.db", str(place)), folder=folder)
     assert run(python, "-c", IN_DATABASE, tables, folder=folder) == "[('tasks',)]\n"
