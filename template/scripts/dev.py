@@ -140,6 +140,8 @@ class Development:
                 self._say("the migrations failed: waiting for a change")
                 continue
             owes_migration = False
+            if not self._changes.empty():
+                continue  # a new revision is formatted as soon as it is written: one restart does for both
             await self._stop_apps()
             await self._start_apps()
 
