@@ -1,12 +1,13 @@
 """What an embedded server is, and how a test runs one for as long as it needs it."""
 
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -16,6 +17,8 @@ from scripts.errors import DevelopmentError
 
 START_SECONDS = 60
 STOP_SECONDS = 20
+PORTS = range(10_000, 32_000)
+"""Those that no system gives out by itself: one that is found free is not likely to be taken before it is used."""
 
 
 class Server(ABC):
@@ -106,10 +109,14 @@ def log_path(server: Server) -> Path:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that nothing listens on.
+
+    Raises DevelopmentError if there is none to be had.
+    """
+    for port in secrets.SystemRandom().sample(PORTS, 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise DevelopmentError(f"no port of 127.0.0.1 could be had between {PORTS[0]} and {PORTS[-1]}")
 
 
 def package_folder(package: str) -> Path:
