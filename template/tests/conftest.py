@@ -136,7 +136,16 @@ def live_broker(settings: Settings) -> Iterator[None]:
 
 
 @pytest.fixture
-async def live_submitter(settings: Settings, database: Database, live_broker: None) -> AsyncIterator[Submitter]:
+def patient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets this process wait for the broker's answers for as long as a busy machine needs."""
+    engine = sys.modules[type(create_queue(settings)).__module__]
+    monkeypatch.setattr(engine, "SEND_TIMEOUT_SECONDS", PATIENCE_SECONDS)
+
+
+@pytest.fixture
+async def live_submitter(
+    settings: Settings, database: Database, live_broker: None, patient: None
+) -> AsyncIterator[Submitter]:
     """Submits tasks without a request, through the real broker to the workers that `start_worker` starts."""
     queue = create_queue(settings)
     submitter = Submitter(database, queue)
@@ -161,7 +170,7 @@ async def client(settings: Settings, queue: InlineQueue) -> AsyncIterator[AsyncC
 
 
 @pytest.fixture
-async def live_client(settings: Settings, live_broker: None) -> AsyncIterator[AsyncClient]:
+async def live_client(settings: Settings, live_broker: None, patient: None) -> AsyncIterator[AsyncClient]:
     """A client of the API whose tasks go through the real broker to the workers that `start_worker` starts."""
     async with serving(settings) as client:
         yield client

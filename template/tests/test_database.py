@@ -31,7 +31,7 @@ async def test_a_record_always_has_an_owner(submitter: Submitter, database: Data
 
 async def test_those_who_read_do_not_wait_for_those_who_write(submitter: Submitter, database: Database) -> None:
     await submit_all(submitter, add, [[1]])
-    reading = Database(database.engine.url.render_as_string(hide_password=False), pool_size=2, patience=0.1)
+    reading = Database(database.engine.url.render_as_string(hide_password=False), pool_size=2, patience=5.0)
     async with database.session() as session, session.begin():
         await submitter.submit_with(NewTask.of(add, [2]), session)
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -180,7 +180,7 @@ def test_production_refuses_to_start_open_and_says_what_is_missing(settings: Set
         env=environment(settings) | {"ENVIRONMENT": "production", "API_KEYS": ""},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert refused.returncode == 2
     assert "API_KEYS" in refused.stderr

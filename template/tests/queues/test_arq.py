@@ -180,6 +180,7 @@ async def test_a_broker_that_goes_away_before_it_hears_of_a_delivery_keeps_no_ta
     tmp_path: Path,
     start_worker: Callable[..., WorkerProcess],
     wait_for_task: Callable[..., Awaitable[TaskRecord]],
+    patient: None,
 ) -> None:
     with own_server("BROKER_URL", tmp_path / "broker") as broker:
         own = settings.model_copy(update={"broker_url": SecretStr(broker.url), "task_lease_seconds": 600.0})

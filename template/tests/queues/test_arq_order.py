@@ -34,7 +34,7 @@ async def redis(settings: Settings) -> AsyncIterator[ArqRedis]:
 
 
 @pytest.fixture
-async def arq(settings: Settings) -> AsyncIterator[ArqQueue]:
+async def arq(settings: Settings, patient: None) -> AsyncIterator[ArqQueue]:
     """The queue as the API sends to it."""
     queue = ArqQueue(settings)
     yield queue

@@ -143,11 +143,10 @@ async def test_the_time_limit_kills_a_process_whose_loop_is_blocked_and_the_reco
     monkeypatch.setenv("TEST_TIME_LIMIT", "2")
     start_worker()
     [blocking] = await submit_all(live_submitter, sleep_on_loop, [600.0])
-    running = await wait_for_task(blocking, "running")
     record = await wait_for_task(blocking, "failed")
     assert record.error == {"type": "timeout", "message": "The task held up its worker and was stopped after 2 s."}
     assert (record.attempt, record.crashes) == (1, 0)
-    await until(lambda: not is_alive(int(str(running.worker).rpartition(":")[2])))
+    await until(lambda: not is_alive(int(str(record.worker).rpartition(":")[2])))
 
 
 async def test_one_process_of_a_worker_recovers_and_when_it_is_killed_another(start_worker: StartWorker) -> None:

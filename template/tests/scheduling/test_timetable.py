@@ -5,7 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.tasks.timetable import EPOCH, FIELDS, Cron, Every, ScheduleError, Timetable, find_due
@@ -134,6 +134,7 @@ def test_what_fires_in_every_hour_goes_on_as_time_does(day: str, text: str) -> N
         moment = timetable.next(moment)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(
     minutes=st.sets(st.integers(0, 59), min_size=1, max_size=5),
     hours=st.sets(st.integers(0, 5), min_size=1, max_size=5),
@@ -174,6 +175,7 @@ def test_it_is_what_the_rule_says_minute_by_minute(
     assert timetable.latest(after, until) == (past[-1] if past else None)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     interval=st.integers(1, 100_000),
     moments=st.lists(st.integers(0, 4_000_000_000_000_000), min_size=2, max_size=2).map(sorted),

@@ -72,7 +72,12 @@ def mailbox() -> Iterator[Mailbox]:
     """A mail server; the settings' SMTP_URL leads to it."""
     mailbox = Mailbox()
     controller = Controller(
-        mailbox, hostname="127.0.0.1", port=free_port(), authenticator=mailbox.log_in, auth_require_tls=False
+        mailbox,
+        hostname="127.0.0.1",
+        port=free_port(),
+        ready_timeout=PATIENCE_SECONDS,
+        authenticator=mailbox.log_in,
+        auth_require_tls=False,
     )
     mailbox.url = f"smtp://127.0.0.1:{controller.port}"
     controller.start()

@@ -233,7 +233,7 @@ async def keep_submitting(client: AsyncClient, fickle: FickleDatabase, worker: W
             await submit()
             await asyncio.sleep(0.05)
 
-    assert await submit(6.0) == 202  # it still waits when its lease runs out
+    assert await submit(12.0) == 202  # it still waits when its lease runs out
     await asyncio.to_thread(worker.wait_for, "task started")
     hammering = asyncio.create_task(hammer())
     await asyncio.to_thread(fickle.take_away)

@@ -11,7 +11,7 @@ import pytest
 from app.database import Database
 from app.settings import Settings
 from app.tasks import NewTask, Submitter
-from app.tasks.heartbeat import Beating, Heartbeat, interval, margin
+from app.tasks.heartbeat import Heartbeat, interval, margin
 from tests.support.inline import TaskRunner
 from tests.support.outage import hold_still
 from tests.support.records import LATER, change, read, submit_all
@@ -20,9 +20,10 @@ from tests.support.sample_tasks import add, wait_for_file
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 
-def heartbeat(settings: Settings, lease: float, runs: Sequence[Beating]) -> Heartbeat:
-    """Return a heartbeat for these runs."""
-    return Heartbeat(settings.database_url.get_secret_value(), lease, lambda: runs)
+def heartbeat(settings: Settings, lease: float, runs: Sequence[BeatingRun]) -> Heartbeat:
+    """Return a heartbeat for these runs, as long as they are not stopped."""
+    url = settings.database_url.get_secret_value()
+    return Heartbeat(url, lease, lambda: [run for run in runs if not run.expired_at])
 
 
 @pytest.mark.parametrize("lease", [0.3, 1.0, 15.0, 3600.0])

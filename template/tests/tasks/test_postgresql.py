@@ -32,7 +32,7 @@ async def task_id(submitter: Submitter) -> UUID:
 @pytest.fixture
 async def other(settings: Settings) -> AsyncIterator[Database]:
     """A process whose transactions are rolled back soon once it falls silent."""
-    database = Database(settings.database_url.get_secret_value(), pool_size=1, patience=0.3)
+    database = Database(settings.database_url.get_secret_value(), pool_size=1, patience=3.0)
     yield database
     await database.close()
 

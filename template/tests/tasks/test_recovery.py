@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.tasks import Submitter, TaskContext, task
 from app.tasks.models import TaskQueueRecord
 from tests.support.inline import InlineQueue, TaskRunner
-from tests.support.records import change, read, read_all, seconds_until_run, submit_all
+from tests.support.records import LONG_AGO, change, read, read_all, seconds_until_run, submit_all
 from tests.support.sample_tasks import add, block_until_file
 from tests.support.waiting import PATIENCE_SECONDS, until
 
@@ -43,7 +43,7 @@ async def other(settings: Settings, database: Database, queue: InlineQueue) -> A
 async def let_time_pass_for_probes(database: Database) -> None:
     """Make the last probe older than a new one must be."""
     async with database.begin() as connection:
-        await connection.execute(update(TaskQueueRecord).values(probed_at=A_WHILE_AGO))
+        await connection.execute(update(TaskQueueRecord).values(probed_at=LONG_AGO))
 
 
 async def test_a_lost_message_is_sent_again_once_a_later_one_has_arrived(
@@ -72,6 +72,7 @@ async def test_messages_that_wait_in_a_long_queue_are_not_sent_again(
     assert queue.sent == [waiting]  # nothing later has arrived: both may wait
     probe = queue.messages[-1]
     assert probe.ids == ()
+    await change(database, waiting, sent_at=probe.sent_at)
     queue.messages = [message for message in queue.messages if message is not probe]
     await run_tasks.worker.deliver(probe)
     await recovery.tick()
@@ -79,9 +80,15 @@ async def test_messages_that_wait_in_a_long_queue_are_not_sent_again(
     assert queue.sent == [waiting, lost]
 
 
-async def test_probes_are_sent_at_most_every_five_seconds_by_all_workers_together(
-    lost: UUID, queue: InlineQueue, run_tasks: TaskRunner, other: TaskRunner, database: Database
+async def test_probes_are_sent_now_and_then_by_all_workers_together(
+    lost: UUID,
+    queue: InlineQueue,
+    run_tasks: TaskRunner,
+    other: TaskRunner,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("app.tasks.recovery.PROBE_SECONDS", 600)
     for _ in range(3):
         await asyncio.gather(run_tasks.worker.recovery.tick(), other.worker.recovery.tick())
     assert [message.ids for message in queue.messages] == [()]
@@ -193,7 +200,8 @@ async def test_a_thread_that_goes_on_keeps_its_place_in_the_worker(
     settings: Settings, submitter: Submitter, queue: InlineQueue, database: Database, tmp_path: Path
 ) -> None:
     narrow = TaskRunner(settings.model_copy(update={"worker_concurrency": 1}), database, queue)
-    stuck, waiting = await submit_all(submitter, block_until_file, [str(tmp_path / "gate")] * 2)
+    [stuck] = await submit_all(submitter, block_until_file, [str(tmp_path / "gate")])
+    [waiting] = await submit_all(submitter, add, [[1]])
     [first, second], queue.messages = queue.messages, []
     await narrow.worker.deliver(first)
 

@@ -76,6 +76,10 @@ async def test_concurrent_claims_give_each_task_to_one(submitter: Submitter, dat
     assert {record.attempt for record in await read_all(database)} == {1}
 
 
+CONNECTIONS = 5
+"""As many statements as the database's pool lets run at the same time."""
+
+
 async def submit_many(submitter: Submitter) -> list[UUID]:
     """Submit so many tasks that statements over all of them meet."""
     group = [NewTask.of(add, [number]) for number in range(500)]
@@ -87,8 +91,12 @@ async def test_statements_on_the_same_rows_in_any_order_do_not_deadlock(
 ) -> None:
     ids = await submit_many(submitter)
     pairs = [(claimed.id, claimed.fence) for claimed in await claim(database, ids)]
-    renewals = (do(database, store.renew, random.sample(pairs, len(pairs)), 60.0) for _ in range(40))
-    renewed = await asyncio.gather(*renewals)
+
+    async def renew_again_and_again() -> set[store.Pair]:
+        orders = [random.sample(pairs, len(pairs)) for _ in range(8)]
+        return set().union(*[await do(database, store.renew, order, 60.0) for order in orders])
+
+    renewed = await asyncio.gather(*(renew_again_and_again() for _ in range(CONNECTIONS)))
     assert set().union(*renewed) == set(pairs)
 
 
@@ -96,8 +104,13 @@ async def test_groups_of_completions_in_any_order_do_not_deadlock(submitter: Sub
     ids = await submit_many(submitter)
     outcomes = [((claimed.id, claimed.fence), 1) for claimed in await claim(database, ids)]
     await asyncio.gather(*(count(database) for _ in range(20)))  # every connection is open, so that all start together
-    groups = (do(database, store.settle_all_completed, random.sample(outcomes, len(outcomes))) for _ in range(20))
-    assert set().union(*await asyncio.gather(*groups)) == {pair for pair, _ in outcomes}
+
+    async def settle_again_and_again() -> set[store.Pair]:
+        orders = [random.sample(outcomes, len(outcomes)) for _ in range(4)]
+        return set().union(*[await do(database, store.settle_all_completed, order) for order in orders])
+
+    settled = await asyncio.gather(*(settle_again_and_again() for _ in range(CONNECTIONS)))
+    assert set().union(*settled) == {pair for pair, _ in outcomes}
 
 
 async def test_a_claim_says_who_has_the_task_and_until_when(task_id: UUID, database: Database) -> None:

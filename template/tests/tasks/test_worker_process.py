@@ -15,7 +15,7 @@ from tests.support.brokers import OwnBroker, own_broker
 from tests.support.processes import WorkerProcess
 from tests.support.records import read, read_all, submit_all
 from tests.support.sample_tasks import add, block_until_file, break_down, fail_until, wait_for_file
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 StartWorker = Callable[..., WorkerProcess]
 WaitForTask = Callable[..., Awaitable[TaskRecord]]
@@ -40,10 +40,10 @@ async def test_a_killed_workers_task_runs_on_another(
 ) -> None:
     gate = tmp_path / "gate"
     short_lease = settings.model_copy(update={"task_lease_seconds": 3.0})
-    first = start_worker(short_lease)
+    workers = [start_worker(short_lease) for _ in range(2)]
     accepted = await live_submitter.submit(NewTask.of(wait_for_file, str(gate)))
-    await wait_for_task(accepted.id, "running")
-    second = start_worker(short_lease)
+    running = await wait_for_task(accepted.id, "running")
+    [first], [second] = ([worker for worker in workers if worker.runs(running) is has_it] for has_it in (True, False))
     first.kill()
     gate.touch()
     record = await wait_for_task(accepted.id)
@@ -83,7 +83,9 @@ async def test_sigterm_lets_tasks_end_within_the_grace_and_hands_the_rest_back_u
     wait_for_task: WaitForTask,
     settings: Settings,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("TEST_SEND_TIMEOUT", str(PATIENCE_SECONDS))
     graceful = settings.model_copy(update={"shutdown_grace_seconds": 5.0, "task_lease_seconds": 600.0})
     worker = start_worker(graceful)
     gates = [tmp_path / "quick", tmp_path / "slow"]
@@ -166,7 +168,11 @@ async def test_a_worker_goes_on_when_its_broker_is_back_and_stops_when_it_is_not
 
     broker.stop()
     meanwhile = await live_submitter.submit(NewTask.of(add, [2]))
-    assert (await read(database, meanwhile.id)).sent_at is None
+
+    async def is_owed_a_message() -> bool:
+        return (await read(database, meanwhile.id)).sent_at is None
+
+    await until(is_owed_a_message)  # now and then the worker tries to send it
     assert worker.process.poll() is None
     broker.start()
     assert (await wait_for_task(meanwhile.id)).result == 2

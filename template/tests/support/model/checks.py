@@ -121,7 +121,8 @@ class Checks(State):
                     assert old.run_at < new.run_at, "a wait was cut short"
         assert (new.attempt, new.crashes) == (attempt, crashes)
         if doing.recovering and not self.world.has_failed and new.status != "cancelled":
-            assert not reclaimed or new.status != "running", "an expired lease was overlooked"
+            overlooked = old.status == new.status == "running" and old.lease_expires_at < old.read_at
+            assert not overlooked, "an expired lease was overlooked"
 
     def check_replay(self, known: Record | None, new: NewTask, replay: Replay) -> None:
         """Check that a key gives what it gave before."""
