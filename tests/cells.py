@@ -18,7 +18,15 @@ SELECTED = select(lambda version: find_python(version) is not None)
 IN_FULL = SELECTED if os.environ.get("EVERY_CELL_IN_FULL") == "true" else one_for_each_queue(SELECTED)
 IN_PART = [answers for answers in SELECTED if answers not in IN_FULL]
 """The others: of their own tests they run what real workers must do."""
-PARTS = ("tests/queues/test_contract.py", "tests/scheduling")
+CONTRACT, SCHEDULES = "tests/queues/test_contract.py", "tests/scheduling"
+
+
+def parts(answers: Answers) -> list[str]:
+    """Return which of its own tests a service runs, if not all: schedules' only if no other cell has the same."""
+    if answers in IN_FULL:
+        return []
+    drives = {(full["task_queue"], full["scheduler"]) for full in IN_FULL} | {(answers["task_queue"], "none")}
+    return [CONTRACT] if (answers["task_queue"], answers["scheduler"]) in drives else [CONTRACT, SCHEDULES]
 
 
 def treat(folder: Path, answers: Answers, check: Check, progress: Progress) -> None:
@@ -28,8 +36,7 @@ def treat(folder: Path, answers: Answers, check: Check, progress: Progress) -> N
     commit(folder, "Start from the template, with a feature")
 
     start = time.monotonic()
-    parts = " ".join(part for part in PARTS if (folder / part).exists()) if answers in IN_PART else ""
-    said = check(folder, f"PYTEST_ADDOPTS={parts}")
+    said = check(folder, f"PYTEST_ADDOPTS={' '.join(parts(answers))}")
     summary = said.strip().splitlines()[-1].strip("= ")
     progress(f"{time.monotonic() - start:5.1f} s  {number}  {label(answers)}: make check, {summary}")
     assert " passed" in summary

@@ -65,9 +65,15 @@ def select(is_available: Callable[[str], bool] = lambda _: True) -> list[Answers
 
 
 def one_for_each_queue(selected: Sequence[Answers]) -> list[Answers]:
-    """Return one of the selected combinations for each queue with each broker, with PostgreSQL if there is one."""
+    """Return one of the selected combinations for each queue with each broker.
+
+    It is one with PostgreSQL if there is any, and with schedules that the service itself drives.
+    """
     chosen: dict[tuple[str | bool, str | bool], Answers] = {}
-    for answers in sorted(selected, key=lambda answers: answers["database"] != "postgresql"):
+    for answers in sorted(
+        selected,
+        key=lambda answers: (answers["database"] != "postgresql", answers["scheduler"] in {"none", "external"}),
+    ):
         chosen.setdefault((answers["task_queue"], answers["broker"]), answers)
     return [answers for answers in selected if answers in chosen.values()]
 

@@ -40,6 +40,21 @@ exec "$REAL_UV" "$@"
 }
 """Copier as it is installed here, though faster, also for `make update`; what it would ask gets the default answer."""
 
+KEPT = (
+    ".git",
+    "README",
+    "Makefile",
+    "pyproject.toml",
+    "{{",
+    "app/health.py",
+    "app/probe.py",
+    "scripts/__init__.py",
+    "scripts/errors.py",
+    "scripts/update.py",
+    "scripts/watch.py",
+)
+"""What of the template a test needs that is about updates, not about what they bring."""
+
 SEVERAL: list[Answers] = [
     {},
     {"database": "sqlite", "scheduler": "external"},
@@ -83,6 +98,20 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def smaller_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with what an update needs and a few files to change: updates take half the time. Copy it, too."""
+    folder = tmp_path_factory.mktemp("u").resolve()
+    shutil.copytree(template, folder, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    source = folder / "template"
+    for path in source.rglob("*"):
+        if path.is_file() and not path.relative_to(source).as_posix().startswith(KEPT):
+            path.unlink()
+    support.commit(folder, "The template as it is, with less in it")
+    support.run("git", "tag", support.VERSION, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def locked(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Renders and locks a service, once for each combination of answers; the options are uv's."""
     folder = tmp_path_factory.mktemp("l").resolve()
@@ -116,12 +145,23 @@ def renderings(template: Path, tmp_path_factory: pytest.TempPathFactory) -> list
     return [folder / str(number) for number in range(len(SEVERAL))]
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all of pytest's processes have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture
-def service(locked: Callable[..., Path], places: Iterator[Path], progress: Progress) -> Service:
+def service(locked: Callable[..., Path], places: Iterator[Path], shared: Path, progress: Progress) -> Iterator[Service]:
     """Makes a service of this test's own, with an environment: `folder = service(database="sqlite")`.
 
-    It gets exactly the Python of the answer `python_version`; where that is not installed, the test is skipped.
+    It gets exactly the Python of the answer `python_version`; where that is not installed, the test is skipped. What
+    Python has compiled of the libraries goes on from one environment to the next.
     """
+    made: list[Path] = []
 
     def make(**answers: str | bool) -> Path:
         start = time.monotonic()
@@ -133,20 +173,23 @@ def service(locked: Callable[..., Path], places: Iterator[Path], progress: Progr
         folder = next(places)
         shutil.copytree(locked(answers, *python), folder)
         support.run("uv", "sync", "--quiet", "--frozen", *python, folder=folder)
+        support.bring_compiled(shared / "compiled", folder / ".venv")
+        made.append(folder)
         progress(f"{time.monotonic() - start:5.1f} s  service of {label(answers)}")
         return folder
 
-    return make
+    yield make
+    for folder in made:
+        support.keep_compiled(folder / ".venv", shared / "compiled")
 
 
 @pytest.fixture(scope="session")
-def check(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Check:
+def check(shared: Path, worker_id: str) -> Check:
     """Runs a service's `make check` and returns what it says: `check(folder, "PYTEST_ADDOPTS=tests/reports")`.
 
     What mypy finds out about the libraries, most of its work, goes on from one service to the next, of all processes.
     """
-    own = tmp_path_factory.getbasetemp()
-    known = (own if worker_id == "master" else own.parent) / "mypy"
+    known = shared / "mypy"
     known.mkdir(exist_ok=True)
 
     def check(folder: Path, *variables: str) -> str:
@@ -182,9 +225,9 @@ def typed(template: Path, faster_copier: None, monkeypatch: pytest.MonkeyPatch) 
 
     It has to end with `rc`. The pages' URL leads to the template as it is now.
     """
-    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{template}.insteadOf")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", URL)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
+    monkeypatch.setenv("GIT_CONFIG_KEY_1", f"url.{template}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_1", URL)
 
     def type_(text: str, folder: Path, given: str = "", rc: int = 0) -> str:
         done = subprocess.run(

@@ -1,11 +1,13 @@
 """What the tests share: programs, interpreters, a copy of the template as a repository, and rendering it."""
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +19,13 @@ from copier._main import Worker
 from tests.combinations import ROOT, Answers
 
 VERSION = "v0.1.0"
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 1500
 ISOLATION = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "maintenance.auto",  # it would go on in the background, in folders that are copied or removed
+    "GIT_CONFIG_VALUE_0": "false",
     "GIT_AUTHOR_NAME": "A User",
     "GIT_AUTHOR_EMAIL": "user@example.com",
     "GIT_COMMITTER_NAME": "A User",
@@ -87,6 +92,26 @@ def commit(folder: Path, message: str) -> None:
     run("git", "commit", "--quiet", "--message", message, folder=folder)
 
 
+def keep_compiled(environment: Path, known: Path) -> None:
+    """Keep what Python has compiled of an environment's libraries."""
+    libraries = environment / "lib"
+    for path in libraries.rglob("__pycache__/*.pyc"):
+        place = known / path.relative_to(libraries)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            place.hardlink_to(path)
+
+
+def bring_compiled(known: Path, environment: Path) -> None:
+    """Give a new environment what is known of its libraries. Python looks whether it fits, and never writes into it."""
+    for path in known.rglob("__pycache__/*.pyc"):
+        place = environment / "lib" / path.relative_to(known)
+        if place.parent.parent.is_dir():
+            place.parent.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                place.hardlink_to(path)
+
+
 def copy_template(folder: Path) -> None:
     """Make a tagged repository of the template as it is now, committed or not."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", folder=ROOT)
@@ -147,7 +172,8 @@ def find_python(version: str) -> str | None:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that nothing listens on, and that the system gives nobody by itself."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from tests.documents import blocks, pages, shell, tables, words
 from tests.support import commit, free_port, render, run
 from tests.test_container import command_of, process, servers, wait_until
 from tests.test_copy_update import answers_of, change
+from tests.test_dev import DEADLINE_SECONDS
 
 PAGES = pages()
 ADOPT = shell(PAGES["docs/how-to/adopt-an-existing-project.md"])
@@ -103,7 +105,7 @@ def test_a_project_adopts_the_template(typed: Typed, tmp_path: Path) -> None:
 def test_a_database_adopts_the_tables_of_the_tasks(typed: Typed, service: Service, tmp_path: Path) -> None:
     folder = service(database="sqlite")
     file = tmp_path / "data.db"
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database:
         database.executescript(f"""
             CREATE TABLE tasks (id INTEGER NOT NULL PRIMARY KEY);
             INSERT INTO tasks VALUES (8);
@@ -119,7 +121,7 @@ def test_a_database_adopts_the_tables_of_the_tasks(typed: Typed, service: Servic
     _, _, tables_of_tasks, stamp, *_ = [text.replace("/var/lib/orders/data.db", str(file)) for text in ADOPT]
     assert "table tasks already exists" in typed(tables_of_tasks, folder, rc=1)
     [rename] = re.findall(r"`(ALTER TABLE .*?)`", PAGES["docs/how-to/adopt-an-existing-project.md"])
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database, database:
         names = "SELECT name FROM sqlite_master WHERE name LIKE 'task%' OR name = 'reports'"
         assert database.execute(names).fetchall() == [("tasks",)], "nothing has changed"
         database.execute(rename)
@@ -127,7 +129,7 @@ def test_a_database_adopts_the_tables_of_the_tasks(typed: Typed, service: Servic
     said = typed(text, folder)
     assert "No new upgrade operations detected" in said
     assert "Running upgrade" not in typed(f"DATABASE_URL=sqlite:///{file} .venv/bin/alembic upgrade heads", folder)
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database:
         assert database.execute("SELECT id FROM parcels").fetchall() == [(7,)]
         assert database.execute("SELECT id FROM errands").fetchall() == [(8,)]
         assert database.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
@@ -263,13 +265,14 @@ def test_the_tutorial_from_its_files_to_a_task_in_production(
             wait_until(
                 lambda: run("python", "-m", "app.probe", f"http://{url}/health/live", folder=folder, rc=None) == "", api
             )
-            assert httpx.post(f"http://{url}/invoices", json={"customer": "Ada"}).status_code == 401
+            refused = httpx.post(f"http://{url}/invoices", json={"customer": "Ada"}, timeout=DEADLINE_SECONDS)
+            assert refused.status_code == 401
             accepted = typed(submit.replace("127.0.0.1:8000", url), folder)
             assert "202 Accepted" in accepted
             [task] = re.findall(r"^location: /tasks/(\S+)", accepted, re.MULTILINE)
             said = typed(without(ask, "docker ").replace("127.0.0.1:8000", url).replace("019a...", task), folder)
             assert '"status":"completed"' in said
-            log = worker.output.read_text()
+    log = worker.output.read_text()
     for line in ("task started", "task completed"):
         assert line in [json.loads(entry)["event"] for entry in log.splitlines() if task in entry]
 

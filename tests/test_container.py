@@ -21,6 +21,7 @@ import yaml
 from tests import support
 from tests.combinations import Answers, label
 from tests.conftest import Service
+from tests.test_dev import DEADLINE_SECONDS
 
 KEY = {"Authorization": "Bearer the-key-of-the-tests"}
 STUCK_SECONDS = 5
@@ -71,7 +72,7 @@ def servers(service: Path, data: Path, program: str = SERVERS) -> Iterator[dict[
         yield json.loads(process.stdout.readline())
     finally:
         process.stdin.close()
-        process.wait(30)
+        process.wait(DEADLINE_SECONDS)
         process.stdout.close()
 
 
@@ -186,8 +187,8 @@ def test_every_command_of_the_image_runs_on_its_files_alone(production: Path, tm
             running = [stack.enter_context(process(command, folder, environment)) for command in [api_command, *others]]
             wait_until(lambda: run(api_check) == 0, *running)
             wait_until(lambda: run(worker_check) == 0, *running)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY) as client:
-                assert client.get("/health/ready").json()["status"] == "ok"
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=KEY, timeout=DEADLINE_SECONDS) as client:
+                wait_until(lambda: client.get("/health/ready").json()["status"] == "ok", *running)
                 response = client.post("/reports", json={"title": "From the image"})
                 assert response.status_code == 202
                 task = response.headers["Location"]
@@ -214,12 +215,12 @@ def process(command: list[str], folder: Path, environment: dict[str, str]) -> It
         yield started
     finally:
         started.process.send_signal(signal.SIGTERM)
-        started.process.wait(30)
+        started.process.wait(DEADLINE_SECONDS)
 
 
 def wait_until(condition: Any, *processes: Started) -> None:
-    """Wait for a condition; fail with the logs if a process ends or a minute passes."""
-    deadline = time.monotonic() + 60
+    """Wait for a condition; fail with the logs if a process ends, or it takes too long."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         logs = "\n".join(p.output.read_text() for p in processes)
         assert all(p.process.poll() is None for p in processes), logs

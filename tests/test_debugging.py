@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,11 @@ def test_what_is_typed_at_night_is_answered(service: Service, database: str, tmp
                 case Block("sh", text) if database == "sqlite" or "sqlite3" not in text:
                     said = reader.type(text.replace("/data/", f"{folder}/.dev/"))
                     assert "retry_failed" not in text or said.split() == retried(submitted)
+                    wait_until(lambda: not unfinished(client))
 
-        wait_until(lambda: not unfinished(client))
         assert {client.get(f"/tasks/{task_id}").json()["status"] for task_id in submitted} == {"completed"}
         if database == "sqlite":
-            with sqlite3.connect(folder / ".dev" / "backup.db") as backup:
+            with closing(sqlite3.connect(folder / ".dev" / "backup.db")) as backup:
                 assert backup.execute("SELECT count(*) FROM tasks").fetchone()[0] > REPORTS
 
 
@@ -85,7 +86,7 @@ def retried(submitted: list[str]) -> list[str]:
 def execute(dev: MakeDev, database: str, statement: str) -> None:
     """Execute it as the page says."""
     if database == "sqlite":
-        with sqlite3.connect(dev.folder / ".dev" / "data.db") as connection:
+        with closing(sqlite3.connect(dev.folder / ".dev" / "data.db")) as connection, connection:
             connection.execute(statement)
         return
     typed = f"\\set ON_ERROR_STOP on\n{statement};\n"

@@ -62,7 +62,8 @@ def test_a_bare_machine_gets_a_running_service(repository: Path, place: Path) ->
     assert demo.poll() is None, log.read_text()
     assert "Fetching uv" in log.read_text()
     assert "database: sqlite" in (place / ".copier-answers.yml").read_text()
-    assert httpx.get(f"http://127.0.0.1:{port}/health/ready").json()["status"] == "ok"
+    ready = f"http://127.0.0.1:{port}/health/ready"
+    wait_until(lambda: httpx.get(ready, timeout=DEADLINE_SECONDS).json()["status"] == "ok")
     demo.terminate()
     demo.wait(DEADLINE_SECONDS)
     wait_until(lambda: not processes_in(place))

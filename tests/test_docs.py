@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def test_what_a_reader_types_is_answered(page: list[Block], service: Path, dev: 
                 [route] = re.findall(r'prefix="(.*?)"', block.text)
                 wait_until(partial(serves, dev, route))
         if block.language == "sql":
-            with sqlite3.connect(service / ".dev" / "data.db") as database:
+            with closing(sqlite3.connect(service / ".dev" / "data.db")) as database, database:
                 database.execute(block.text)
         for line in lines(block) if block.language == "sh" else ():
             match next(commands(Block("sh", line)), []):
@@ -179,6 +180,7 @@ def test_what_a_reader_types_is_answered(page: list[Block], service: Path, dev: 
                     restarts = dev.output().count("restarted")
                     run(*command, folder=service)
                     dev.until("restarted", restarts + 1)
+                    restart(dev)
                     wait_until(partial(is_ready, dev))
                 case ["curl", *_] if follows or URL in block.text:
                     reader.type(line)
@@ -186,6 +188,13 @@ def test_what_a_reader_types_is_answered(page: list[Block], service: Path, dev: 
         check(service, written)
         tests = [path for path in written if path.startswith("tests/")]
         assert " passed" in run(python(service), "-m", "pytest", "-n", "0", *tests, folder=service)
+
+
+def restart(dev: MakeDev) -> None:
+    """Have it restart after all that is going on, and wait until it has."""
+    said = len(dev.output())
+    (dev.folder / "app" / "main.py").touch()
+    wait_until(lambda: re.search(r"changed: .*app/main\.py(?s:.*)restarted", dev.output()[said:]) is not None)
 
 
 def serves(dev: MakeDev, route: str) -> bool:

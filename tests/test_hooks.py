@@ -22,9 +22,9 @@ RENAME = "\n" + EXAMPLE.replace("app/old.py", "app/probe.py").replace("app/new.p
 
 
 @pytest.fixture
-def repository(template: Path, tmp_path: Path) -> Path:
+def repository(smaller_template: Path, tmp_path: Path) -> Path:
     """A template of this test's own, with the current tree as its one release."""
-    return Path(shutil.copytree(template, tmp_path / "template"))
+    return Path(shutil.copytree(smaller_template, tmp_path / "template"))
 
 
 @pytest.fixture

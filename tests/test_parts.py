@@ -1,4 +1,4 @@
-"""The other cells: strict types, the contract of queues and the tests of schedules, and a real task."""
+"""The other cells: strict types, the contract of queues, the tests of schedules that are their own, and a real task."""
 
 import pytest
 

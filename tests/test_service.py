@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import pytest
 
-from tests.cells import IN_FULL, IN_PART, SELECTED, treat
+from tests.cells import IN_FULL, SELECTED, parts, treat
 from tests.combinations import TAKES_TURNS, Answers, choices, is_possible, label, select
 from tests.conftest import Check, Progress, Service
 from tests.support import find_python
@@ -12,7 +12,7 @@ from tests.support import find_python
 
 def test_every_pair_of_answers_is_selected_and_always_the_same(progress: Progress) -> None:
     for number, answers in enumerate(SELECTED, 1):
-        tests = "contract and schedules" if answers in IN_PART else "all tests"
+        tests = " ".join(parts(answers)) or "all tests"
         progress(f"cell {number}/{len(SELECTED)}: {label(answers)}, {tests}")
     assert select(lambda version: find_python(version) is not None) == SELECTED
     values = choices()

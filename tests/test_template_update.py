@@ -32,9 +32,9 @@ _migrations:
 
 
 @pytest.fixture
-def repository(template: Path, tmp_path: Path) -> Path:
+def repository(smaller_template: Path, tmp_path: Path) -> Path:
     """A template of this test's own."""
-    return Path(shutil.copytree(template, tmp_path / "template"))
+    return Path(shutil.copytree(smaller_template, tmp_path / "template"))
 
 
 @pytest.fixture

@@ -5,11 +5,9 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
-
 from tests.conftest import Service
 from tests.documents import pages, shell
-from tests.support import run
+from tests.support import free_port, run
 from tests.test_container import servers
 from tests.test_dev import READY, make_dev, wait_until
 
@@ -79,7 +77,7 @@ def test_a_dump_of_the_old_version_is_loaded_into_the_new_one(service: Service, 
 
     version = (data / "postgresql" / "cluster" / "PG_VERSION").read_text().strip()
     [message] = re.findall(r"`(was made by .*?)`", PAGE)
-    assert message.replace("18", version) in run("make", "dev", folder=folder, rc=2)
+    assert message.replace("18", version) in run("env", f"PORT={free_port()}", "make", "dev", folder=folder, rc=2)
     remove, make = ANEW.splitlines()
     assert make == "make dev"
     run(*remove.split(), folder=folder)
@@ -90,7 +88,7 @@ def test_a_dump_of_the_old_version_is_loaded_into_the_new_one(service: Service, 
 
     with make_dev(folder) as dev:
         dev.until(READY)
-        wait_until(lambda: httpx.get(f"{dev.url}/tasks/{task}").json()["status"] == "completed")
+        wait_until(lambda: dev.get(f"/tasks/{task}").json()["status"] == "completed")
         dev.complete_a_task()
         dev.interrupt()
         dev.code()
