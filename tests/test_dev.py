@@ -82,11 +82,8 @@ class MakeDev:
         """Tell whether a request succeeds; one that is refused is an error."""
         try:
             return self.get("/health/live").status_code == 200
-        except (
-            httpx.RemoteProtocolError,
-            httpx.ReadError,
-        ):  # what stops closes connections that have asked nothing yet
-            return False
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            return False  # what stops closes the connections that have asked nothing yet
 
     def get(self, path: str) -> httpx.Response:
         """Return its answer, however long that takes."""

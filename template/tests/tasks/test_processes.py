@@ -24,7 +24,7 @@ def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that has ended and is not waited for does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the second if it goes while it is read
+    except OSError:  # it is not there, or goes while it is read
         return False
 
 
