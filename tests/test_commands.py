@@ -61,7 +61,7 @@ def without(text: str, *starts: str) -> str:
 
 
 def answering(text: str) -> list[str]:
-    """Return the commands of a page that give answers to Copier, or copy; test_switch.py types those to another queue."""
+    """Return the commands of a page that give answers to Copier, or copy; test_switch.py types those to a queue."""
     lines = [line.lstrip() for block in shell(text) for line in block.splitlines()]
     updates = [line for line in lines if line.startswith("make update") and "-d " in line]
     return [line for line in lines if line.startswith("copier ") or (line in updates and "task_queue" not in line)]
