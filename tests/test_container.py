@@ -134,6 +134,7 @@ def test_docker_waits_longer_than_the_processes_take_to_stop(production: Path) -
     waits = {name: int(services[name]["stop_grace_period"].removesuffix("s")) for name in ("api", "worker")}
     command = command_of(production)
     assert waits["api"] > int(command[command.index("--timeout-graceful-shutdown") + 1])
+    assert f"`{' '.join(command)}`" in (production / "README.md").read_text(), "it is the same without Docker"
     grace = re.search(r"shutdown_grace_seconds: .* = (\d+)$", (production / "app/settings.py").read_text(), re.M)
     assert grace is not None
     assert waits["worker"] > int(grace[1]) + STUCK_SECONDS

@@ -21,6 +21,27 @@ READY = "Ctrl-C stops everything"
 POSTMASTER = ".dev/postgresql/cluster/postmaster.pid"
 """Tells which process it is; its children begin with the same command."""
 Service = Callable[..., Path]
+STARTED = "Started server process"
+SLOW_REVISION = '''"""A revision that takes as long as there is a file."""
+
+import time
+from pathlib import Path
+
+revision = "5b8f0c2a9d31"
+down_revision = "app_0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Wait."""
+    while Path("{gate}").exists():
+        time.sleep(0.05)
+
+
+def downgrade() -> None:
+    """Do nothing."""
+'''
 # Makes folders with a file in each, and says how many of them `make dev` would have noticed.
 WATCH = """
 import asyncio, sys
@@ -220,6 +241,26 @@ def test_side_by_side_and_through_crashes(service: Service) -> None:
         one.make.kill()
         one.code()
         assert "stopping" in one.output()
+
+
+def test_what_changes_during_a_migration_is_in_the_restart_after_it(service: Service, tmp_path: Path) -> None:
+    folder = service(database="sqlite")
+    gate = tmp_path / "gate"
+    gate.touch()
+    with make_dev(folder) as dev:
+        dev.until(READY)
+        assert dev.output().count(STARTED) == 1
+        revision = folder / "migrations" / "versions" / "slow.py"
+        revision.write_text(SLOW_REVISION.format(gate=gate))
+        dev.until("Running upgrade app_0001 -> 5b8f0c2a9d31")
+        (folder / "app" / "main.py").touch()
+        time.sleep(3)  # nothing says that a change is noticed while it has to wait
+        gate.unlink()
+        dev.until("restarted")
+        assert "changed: app/main.py" in dev.output()
+        assert dev.output().count(STARTED) == 2
+        dev.interrupt()
+        dev.code()
 
 
 def test_a_new_folder_is_noticed_with_files_that_are_in_it_at_once(service: Service, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ async def test_messages_that_wait_in_a_long_queue_are_not_sent_again(
     assert queue.sent == [waiting]  # nothing later has arrived: both may wait
     probe = queue.messages[-1]
     assert probe.ids == ()
-    await change(database, waiting, sent_at=probe.sent_at)
+    await change(database, waiting, sent_at=probe.sent_at)  # however long that took
     queue.messages = [message for message in queue.messages if message is not probe]
     await run_tasks.worker.deliver(probe)
     await recovery.tick()

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.database import Database, now
+from app.settings import Settings
 from app.tasks import NewTask, Submitter, TaskRecord, store
 from app.tasks.store import Claim, Pair
 from tests.support.records import LATER, LONG_AGO, change, count, read, read_all, submit_all
@@ -76,10 +77,6 @@ async def test_concurrent_claims_give_each_task_to_one(submitter: Submitter, dat
     assert {record.attempt for record in await read_all(database)} == {1}
 
 
-CONNECTIONS = 5
-"""As many statements as the database's pool lets run at the same time."""
-
-
 async def submit_many(submitter: Submitter) -> list[UUID]:
     """Submit so many tasks that statements over all of them meet."""
     group = [NewTask.of(add, [number]) for number in range(500)]
@@ -87,29 +84,31 @@ async def submit_many(submitter: Submitter) -> list[UUID]:
 
 
 async def test_statements_on_the_same_rows_in_any_order_do_not_deadlock(
-    submitter: Submitter, database: Database
+    submitter: Submitter, database: Database, settings: Settings
 ) -> None:
     ids = await submit_many(submitter)
     pairs = [(claimed.id, claimed.fence) for claimed in await claim(database, ids)]
 
-    async def renew_again_and_again() -> set[store.Pair]:
+    async def renew_again_and_again() -> set[Pair]:
         orders = [random.sample(pairs, len(pairs)) for _ in range(8)]
         return set().union(*[await do(database, store.renew, order, 60.0) for order in orders])
 
-    renewed = await asyncio.gather(*(renew_again_and_again() for _ in range(CONNECTIONS)))
+    renewed = await asyncio.gather(*(renew_again_and_again() for _ in range(settings.database_pool_size)))
     assert set().union(*renewed) == set(pairs)
 
 
-async def test_groups_of_completions_in_any_order_do_not_deadlock(submitter: Submitter, database: Database) -> None:
+async def test_groups_of_completions_in_any_order_do_not_deadlock(
+    submitter: Submitter, database: Database, settings: Settings
+) -> None:
     ids = await submit_many(submitter)
     outcomes = [((claimed.id, claimed.fence), 1) for claimed in await claim(database, ids)]
     await asyncio.gather(*(count(database) for _ in range(20)))  # every connection is open, so that all start together
 
-    async def settle_again_and_again() -> set[store.Pair]:
+    async def settle_again_and_again() -> set[Pair]:
         orders = [random.sample(outcomes, len(outcomes)) for _ in range(4)]
         return set().union(*[await do(database, store.settle_all_completed, order) for order in orders])
 
-    settled = await asyncio.gather(*(settle_again_and_again() for _ in range(CONNECTIONS)))
+    settled = await asyncio.gather(*(settle_again_and_again() for _ in range(settings.database_pool_size)))
     assert set().union(*settled) == {pair for pair, _ in outcomes}
 
 
