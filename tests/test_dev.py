@@ -21,7 +21,6 @@ READY = "Ctrl-C stops everything"
 POSTMASTER = ".dev/postgresql/cluster/postmaster.pid"
 """Tells which process it is; its children begin with the same command."""
 Service = Callable[..., Path]
-STARTED = "Started server process"
 SLOW_REVISION = '''"""A revision that takes as long as there is a file."""
 
 import time
@@ -249,16 +248,15 @@ def test_what_changes_during_a_migration_is_in_the_restart_after_it(service: Ser
     gate.touch()
     with make_dev(folder) as dev:
         dev.until(READY)
-        assert dev.output().count(STARTED) == 1
         revision = folder / "migrations" / "versions" / "slow.py"
         revision.write_text(SLOW_REVISION.format(gate=gate))
         dev.until("Running upgrade app_0001 -> 5b8f0c2a9d31")
         (folder / "app" / "main.py").touch()
-        time.sleep(3)  # nothing says that a change is noticed while it has to wait
+        time.sleep(5)  # nothing says that a change is noticed while it has to wait
         gate.unlink()
         dev.until("restarted")
-        assert "changed: app/main.py" in dev.output()
-        assert dev.output().count(STARTED) == 2
+        said = dev.output()
+        assert said.index("changed: app/main.py") < said.index("Shutting down"), "it would be stopped once more"
         dev.interrupt()
         dev.code()
 
